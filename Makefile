@@ -1,0 +1,42 @@
+# Everything a user or CI runs. The one virtual environment is made by the first target that needs it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+BENCHES := core merge fabric overhead faults
+
+.PHONY: help setup demo test lint bench clean $(addprefix bench-,$(BENCHES))
+
+help:
+	@echo "make demo        train a small model on four learners under faults; figures and a picture"
+	@echo "make test        lint, types, import floors, docs build, all tests (under 8 minutes on two cores)"
+	@echo "make lint        the static checks alone"
+	@echo "make bench       every measurement of the README; make bench-NAME one of: $(BENCHES)"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/skerry train --config examples/demo.toml --force
+
+lint: $(STAMP)
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/mkdocs build --quiet --strict --site-dir build/site
+
+test: lint
+	$(BIN)/python -m pytest -q
+
+$(addprefix bench-,$(BENCHES)): bench-%: $(STAMP)
+	$(BIN)/python -m benchmarks.$*
+
+bench: $(addprefix bench-,$(BENCHES))
+
+clean:
+	rm -rf $(VENV) build bench runs .pytest_cache .hypothesis .mypy_cache .ruff_cache

@@ -1,0 +1,142 @@
+"""The policy: every knob of the algorithm, validated on construction, with the presets of the lineage.
+
+Source: Decoupled DiLoCo (arXiv 2604.21428), Streaming DiLoCo (2501.18512), DiLoCo (2311.08105); the meanings settled
+for Skerry are in docs/algorithm.md. Times are seconds, counts are inner steps unless a comment says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_args
+
+from skerry.errors import ConfigError
+
+Fragmentation = Literal["balanced", "strided", "layer"]
+MergeRule = Literal["rda", "direct"]
+IncludedRule = Literal["overwrite", "rebase", "blend"]
+ExcludedRule = Literal["overwrite", "carry"]
+CodecName = Literal["fp32", "bf16"]
+
+ALL = 0
+"""The quorum that means "all live learners"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """How learners and syncer work together. Raises ConfigError where a value, or two together, cannot work."""
+
+    # Which fragment when
+    fragments: int = 24  # P
+    fragmentation: Fragmentation = "balanced"
+    interval: int = 24  # H: inner steps between two rounds of one fragment
+    overlap: int = 2  # tau: steps from hand-over to take-over; the most rounds open at once (at least one)
+    # Who is in a round
+    synchronous: bool = False  # learners hand over by themselves and block at t_p + tau
+    quorum: int = 1  # K; 0 = all live learners
+    grace: float = 0.9  # gamma < 1: the share of the overlap's slack that may be waited; 0 = no grace
+    max_staleness: int = 1  # versions that a contribution's base may lie behind
+    wait_for: int = 1  # learners that must have joined before the first step
+    # What is made of it
+    merge: MergeRule = "rda"
+    direct: tuple[str, ...] = ()  # name patterns averaged directly, besides embeddings
+    outer_lr: float = 0.8
+    outer_momentum: float = 0.4
+    on_included: IncludedRule = "overwrite"
+    on_excluded: ExcludedRule = "carry"
+    blend: float = 0.5  # share of the new global value under on_included = "blend"
+    # On the wire
+    codec_up: CodecName = "bf16"
+    codec_down: CodecName = "fp32"
+    # When patience ends
+    round_timeout: float = 60.0
+    sync_timeout: float = 600.0
+    silent_after: float = 10.0  # a learner not heard of for so long counts as dead until it speaks again
+    final_timeout: float = 30.0
+    # When the run ends; 0 = no such budget
+    steps: int = 0  # global steps
+    tokens: int = 0  # tokens processed by all learners
+
+    def __post_init__(self) -> None:
+        self._check_choices()
+        self._check_numbers()
+        self._check_pairs()
+
+    def _check_choices(self) -> None:
+        choices = {
+            "fragmentation": Fragmentation, "merge": MergeRule, "on_included": IncludedRule,
+            "on_excluded": ExcludedRule, "codec_up": CodecName, "codec_down": CodecName,
+        }  # fmt: skip
+        for name, kind in choices.items():
+            allowed = get_args(kind)
+            if getattr(self, name) not in allowed:
+                raise _bad(name, getattr(self, name), f"choose one of {', '.join(allowed)}")
+
+    def _check_numbers(self) -> None:
+        least: dict[str, float] = {
+            "fragments": 1, "interval": 1, "overlap": 0, "quorum": 0, "max_staleness": 0, "wait_for": 1,
+            "steps": 0, "tokens": 0,
+        }  # fmt: skip
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise _bad(name, getattr(self, name), f"give {low:g} or more")
+        for name in ("round_timeout", "sync_timeout", "silent_after", "final_timeout", "outer_lr"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise _bad(name, getattr(self, name), "give a positive number")
+        if not 0 <= self.grace < 1:
+            raise _bad("grace", self.grace, "give a share of the slack, at least 0 and below 1")
+        if not 0 <= self.outer_momentum < 1:
+            raise _bad("outer_momentum", self.outer_momentum, "give at least 0 and below 1")
+        if not 0 < self.blend <= 1:
+            raise _bad("blend", self.blend, "give a share above 0 and at most 1")
+
+    def _check_pairs(self) -> None:
+        if self.overlap >= self.interval:
+            raise _bad("overlap", self.overlap, f"tau must be below interval (H = {self.interval})")
+        if self.synchronous and self.quorum != ALL:
+            raise _bad("quorum", self.quorum, "a synchronous policy waits for all: set quorum = 0")
+        if not self.synchronous and self.overlap < 1:
+            raise _bad("overlap", self.overlap, "give 1 or more, or choose a synchronous policy")
+        if self.synchronous and self.on_included == "rebase" and self.overlap == 0:
+            raise _bad("on_included", self.on_included, "nothing happens after the hand-over at overlap 0: use overwrite")
+
+    def offset(self, fragment: int) -> int:
+        """t_p: the step, modulo H, at which rounds of the fragment fall due. Spread evenly; DiLoCo's single one is 0."""
+        return fragment * self.interval // self.fragments
+
+    @property
+    def open_rounds(self) -> int:
+        """The most rounds that may be open at once."""
+        return max(1, self.overlap)
+
+    def progress(self, step: int, tokens: int) -> float:
+        """Share of the global budget done, 0 to 1; 0 without a budget. The larger of the two shares if both are set."""
+        share = max(step / self.steps if self.steps else 0.0, tokens / self.tokens if self.tokens else 0.0)
+        return min(1.0, share)
+
+    def replace(self, **changes: Any) -> Policy:
+        """A copy with some fields changed. Raises ConfigError naming an unknown field."""
+        known = {field.name for field in fields(self)}
+        for name in changes:
+            if name not in known:
+                raise ConfigError(f"policy has no field {name!r}", remedy=f"its fields are {', '.join(sorted(known))}")
+        return replace(self, **changes)
+
+
+def preset(name: str, **changes: Any) -> Policy:
+    """`decoupled` (the paper's), `streaming` (Streaming DiLoCo) or `diloco` (DiLoCo), with some fields changed."""
+    if name not in PRESETS:
+        raise ConfigError(f"no preset {name!r}", remedy=f"choose one of {', '.join(PRESETS)}")
+    return PRESETS[name].replace(**changes)
+
+
+def _bad(name: str, value: object, allowed: str) -> ConfigError:
+    return ConfigError(f"policy.{name} = {value!r} cannot work", remedy=allowed)
+
+
+PRESETS = {
+    "decoupled": Policy(),
+    "streaming": Policy(synchronous=True, quorum=ALL, on_included="blend", merge="direct",
+                        outer_lr=0.7, outer_momentum=0.9, interval=96),
+    "diloco": Policy(synchronous=True, quorum=ALL, fragments=1, overlap=0, merge="direct",
+                     outer_lr=0.7, outer_momentum=0.9, interval=96),
+}  # fmt: skip

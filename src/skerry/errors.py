@@ -1,0 +1,62 @@
+"""Errors meant for people. Each has one clear message, a remedy, and a documented exit code (docs/configuration.md).
+
+Rules: anything a user can cause is a SkerryError; a broken assumption of our own is an `assert`.
+"""
+
+from __future__ import annotations
+
+
+class SkerryError(Exception):
+    """Base of all errors a user can meet. `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.remedy}" if self.remedy else self.message
+
+
+class ConfigError(SkerryError):
+    """A configuration value is impossible, alone or together with others."""
+
+    exit_code = 2
+
+
+class DataError(SkerryError):
+    """The training data is missing, empty or too short."""
+
+    exit_code = 3
+
+
+class RefusedError(SkerryError):
+    """The other side refused us: token, certificate, run, layout or protocol version."""
+
+    exit_code = 4
+
+
+class UnreachableError(SkerryError):
+    """The syncer cannot be reached, or an address cannot be listened on."""
+
+    exit_code = 5
+
+
+class RunDirError(SkerryError):
+    """The run directory exists already, or holds no run that could be resumed."""
+
+    exit_code = 6
+
+
+class StorageError(SkerryError):
+    """A disk or shared memory is full or cannot be written."""
+
+    exit_code = 7
+
+
+class ProtocolError(SkerryError):
+    """A peer sent something the protocol does not allow; its connection ends."""
+
+    exit_code = 8
