@@ -1,7 +1,7 @@
 """What every benchmark ends with: a table on stdout, bench/NAME.json, and an exit code that says whether the bars hold.
 
 Rules: a row is one measured figure; `ok` says whether it keeps its bar (always True where it has none: a figure shown
-for comparison). The JSON is a list of {name, value, unit, bar, ok}, written whole, so that a README can be filled from it.
+for comparison). The JSON is a list of {name, value, unit, bar, ok}, written whole: a README can be filled from it.
 """
 
 from __future__ import annotations
