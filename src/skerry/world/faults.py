@@ -1,0 +1,171 @@
+"""FaultScript: which fault strikes whom and when. Pure: no clock, no randomness.
+
+One script, one grammar, for real processes (the launcher's --chaos) and for virtual time:
+
+    kill:2.trainer@30s stop:1@45s+20s slow:3x0.5@10s+60s join:4@60s leave:0@90s
+
+Rules: a fault is KIND:LEARNER[.PART][xFACTOR]@TIME[+DURATION]; faults stand apart by spaces or commas. Times count from
+the moment the run trains; units s (or none), m, h, d. PART is `trainer` or `agent`, none = the whole island. What each
+kind takes is data (`_KINDS`); whatever a kind does not take is an error that names the piece.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from skerry.errors import ConfigError
+
+Kind = Literal["kill", "stop", "slow", "join", "leave"]
+Part = Literal["", "trainer", "agent"]
+
+
+@dataclass(frozen=True)
+class _Takes:
+    """What a kind of fault takes: its parts; a duration: must (True), may (None) or must not (False) be given."""
+
+    parts: tuple[Part, ...] = ("",)
+    duration: bool | None = False
+    factor: bool = False
+
+
+_KINDS: dict[Kind, _Takes] = {
+    "kill": _Takes(parts=("", "trainer", "agent")),
+    "stop": _Takes(parts=("", "trainer", "agent"), duration=True),
+    "slow": _Takes(parts=("", "trainer"), duration=None, factor=True),
+    "join": _Takes(),
+    "leave": _Takes(),
+}
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_NUMBER = r"[0-9.]+(?:e[+-]?[0-9]+)?"
+_PIECE = re.compile(
+    rf"(?P<kind>[a-z]+):(?P<learner>\d+)(\.(?P<part>[a-z]+))?(x(?P<factor>{_NUMBER}))?"
+    rf"@(?P<at>{_NUMBER})(?P<unit>[a-z]*)(\+(?P<duration>{_NUMBER})(?P<dunit>[a-z]*))?"
+)
+_EXAMPLE = 'write faults like "kill:2.trainer@30s stop:1@45s+20s slow:3x0.5@10s join:4@60s leave:0@90s"'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One fault. Raises ConfigError if its kind does not take what it is given.
+
+    `at`, `duration`: seconds (duration 0: until the end, or none). `factor`: the share of its speed a slowed one keeps.
+    """
+
+    kind: Kind
+    learner: int
+    part: Part = ""
+    at: float
+    duration: float = 0.0
+    factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        takes = _KINDS.get(self.kind)
+        if takes is None:
+            raise self._wrong(f"kind {self.kind!r} is none of {', '.join(get_args(Kind))}")
+        if self.learner < 0 or self.at < 0 or self.duration < 0:
+            raise self._wrong("learner, time and duration must not be negative")
+        if self.part not in takes.parts:
+            parts = ", ".join(f"{self.learner}.{part}" if part else f"{self.learner}" for part in takes.parts)
+            raise self._wrong(f"{self.kind} strikes {parts}")
+        if takes.duration is True and not self.duration:
+            raise self._wrong(f"{self.kind} needs how long: {self.kind}:{self.learner}@{_seconds(self.at)}+20s")
+        if takes.duration is False and self.duration:
+            raise self._wrong(f"{self.kind} takes no duration")
+        if takes.factor and not 0 < self.factor < 1:
+            raise self._wrong(f"{self.kind} needs a factor above 0 and below 1: {self.kind}:{self.learner}x0.5")
+        if not takes.factor and self.factor != 1:
+            raise self._wrong(f"{self.kind} takes no factor")
+
+    def _wrong(self, why: str) -> ConfigError:
+        return ConfigError(f"fault {str(self)!r}: {why}", remedy=_EXAMPLE)
+
+    @property
+    def target(self) -> str:
+        """Whom it strikes: `2`, `2.trainer` or `2.agent`."""
+        return f"{self.learner}.{self.part}" if self.part else str(self.learner)
+
+    @property
+    def ends(self) -> float:
+        """When it is over: `at` plus its duration (the same as `at` if it has none)."""
+        return self.at + self.duration
+
+    def __str__(self) -> str:
+        factor = f"x{_plain(self.factor)}" if self.factor != 1 else ""
+        duration = f"+{_seconds(self.duration)}" if self.duration else ""
+        return f"{self.kind}:{self.target}{factor}@{_seconds(self.at)}{duration}"
+
+
+@dataclass(frozen=True)
+class FaultScript:
+    """Faults in order of time (those of one time in the order written). `str()` gives text that `parse` reads back."""
+
+    faults: tuple[Fault, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "faults", tuple(sorted(self.faults, key=lambda fault: fault.at)))
+
+    @staticmethod
+    def parse(text: str) -> FaultScript:
+        """Read a script; empty text is an empty one. Raises ConfigError naming the piece and what is allowed."""
+        return FaultScript(tuple(_fault(piece) for piece in re.split(r"[\s,]+", text.strip()) if piece))
+
+    def __iter__(self) -> Iterator[Fault]:
+        return iter(self.faults)
+
+    def __len__(self) -> int:
+        return len(self.faults)
+
+    def __str__(self) -> str:
+        return " ".join(str(fault) for fault in self.faults)
+
+    def check_learners(self, learners: int) -> None:
+        """Raise ConfigError if a fault strikes a learner that neither starts with the run (0 to learners - 1) nor joins
+        before it."""
+        joined: dict[int, float] = {}
+        for fault in self.faults:
+            if fault.kind == "join":
+                joined.setdefault(fault.learner, fault.at)
+            elif fault.learner >= learners and fault.learner not in joined:
+                raise ConfigError(f"fault {str(fault)!r}: there is no learner {fault.learner} by then",
+                                  remedy=f"strike 0 to {learners - 1}, or let it join before")  # fmt: skip
+
+
+def _fault(piece: str) -> Fault:
+    found = _PIECE.fullmatch(piece)
+    if not found:
+        raise ConfigError(f"fault {piece!r} is not KIND:LEARNER[.PART][xFACTOR]@TIME[+DURATION]", remedy=_EXAMPLE)
+    part = found["part"] or ""
+    if part not in get_args(Part):
+        raise ConfigError(f"fault {piece!r}: part {part!r} is none of trainer, agent", remedy=_EXAMPLE)
+    return Fault(
+        kind=found["kind"],  # type: ignore[arg-type]  # an unknown one is refused on construction
+        learner=int(found["learner"]),
+        part=part,  # type: ignore[arg-type]
+        at=_number(piece, found["at"]) * _unit(piece, found["unit"]),
+        duration=_number(piece, found["duration"]) * _unit(piece, found["dunit"]) if found["duration"] else 0.0,
+        factor=_number(piece, found["factor"]) if found["factor"] else 1.0,
+    )
+
+
+def _number(piece: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"fault {piece!r}: {text!r} is no number", remedy=_EXAMPLE) from None
+
+
+def _unit(piece: str, text: str | None) -> float:
+    if (text or "") not in _UNITS:
+        raise ConfigError(f"fault {piece!r}: unit {text!r} is none of s, m, h, d", remedy=_EXAMPLE)
+    return _UNITS[text or ""]
+
+
+def _plain(value: float) -> str:
+    return repr(value).removesuffix(".0")
+
+
+def _seconds(value: float) -> str:
+    return f"{_plain(value)}s"

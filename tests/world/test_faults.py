@@ -1,0 +1,70 @@
+"""The fault script: its grammar, its round trip, and what it says about pieces it cannot read."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skerry.errors import ConfigError
+from skerry.world.faults import Fault, FaultScript
+
+EVERY = "kill:2.trainer@30s stop:1@45s+20s slow:3x0.5@10s join:4@60s leave:0@90s kill:3.agent@80s kill:1@2m"
+
+
+def test_sorted_by_time_and_round_trips():
+    script = FaultScript.parse(EVERY)
+    assert [fault.at for fault in script] == [10, 30, 45, 60, 80, 90, 120]
+    assert FaultScript.parse(str(script)) == script
+    assert str(FaultScript.parse("kill:1@2m,kill:0@0.5h")) == "kill:1@120s kill:0@1800s"
+    assert not FaultScript.parse("  ") and str(FaultScript()) == ""
+
+
+def test_fields():
+    stop, slow = FaultScript.parse("stop:1.agent@45s+20s slow:3x0.25@50+1m")
+    assert stop == Fault(kind="stop", learner=1, part="agent", at=45, duration=20)
+    assert (slow.target, slow.factor, slow.ends) == ("3", 0.25, 110)
+
+
+@pytest.mark.parametrize(
+    ("piece", "says"),
+    [
+        ("kill", "KIND:LEARNER"),
+        ("kill:x@3s", "KIND:LEARNER"),
+        ("explode:1@3s", "none of kill, stop, slow, join, leave"),
+        ("kill:1.gpu@3s", "none of trainer, agent"),
+        ("leave:1.agent@3s", "leave strikes 1"),
+        ("stop:1@3s", "needs how long"),
+        ("kill:1@3s+2s", "takes no duration"),
+        ("slow:1@3s", "needs a factor"),
+        ("slow:1x2@3s", "needs a factor"),
+        ("kill:1x0.5@3s", "takes no factor"),
+        ("kill:1@3y", "none of s, m, h, d"),
+        ("kill:1@1.2.3s", "no number"),
+    ],
+)
+def test_a_bad_piece_is_named(piece, says):
+    with pytest.raises(ConfigError) as error:
+        FaultScript.parse(f"kill:0@1s {piece}")
+    assert repr(piece)[1:5] in str(error.value) and says in str(error.value)
+    assert "write faults like" in str(error.value)
+
+
+def test_a_fault_needs_a_learner_that_is_there():
+    FaultScript.parse("join:4@10s kill:4@20s").check_learners(4)
+    with pytest.raises(ConfigError, match="no learner 4 by then"):
+        FaultScript.parse("kill:4@5s join:4@10s").check_learners(4)
+
+
+times = st.floats(0, 1e20, allow_nan=False)
+parts = st.sampled_from(["", "trainer", "agent"])
+faults = st.one_of(
+    st.builds(Fault, kind=st.just("kill"), learner=st.integers(0, 10**6), part=parts, at=times),
+    st.builds(Fault, kind=st.just("stop"), learner=st.integers(0, 99), at=times, duration=times.filter(bool)),
+    st.builds(Fault, kind=st.just("slow"), learner=st.integers(0, 99), at=times, duration=times,
+              factor=st.floats(0, 1, exclude_min=True, exclude_max=True)),
+)  # fmt: skip
+
+
+@given(st.lists(faults))
+def test_any_script_round_trips(pieces):
+    script = FaultScript(tuple(pieces))
+    assert FaultScript.parse(str(script)) == script
