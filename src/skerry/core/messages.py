@@ -357,4 +357,4 @@ SyncerEvent: TypeAlias = FromLearner | Start | Gone | Tick
 SyncerAction: TypeAlias = ToLearner | Merge | Close | Deliver
 FromTrainer: TypeAlias = Stepped | CopiedOut | Applied | Stopped
 LearnerEvent: TypeAlias = ToLearner | FromTrainer
-LearnerAction: TypeAlias = FromLearner | CopyOut | TakeOver | Go | Drop | Done | Warn
+LearnerAction: TypeAlias = FromLearner | CopyOut | TakeOver | Go | Drop | Done | Warn | End

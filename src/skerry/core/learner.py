@@ -1,0 +1,387 @@
+"""LearnerCore: every decision of a learner's agent. Events from the trainer and the syncer in, orders and messages out.
+
+Per fragment:   base ---Ask (or, synchronous, the step itself)---> copying ---> handed over ---> answered
+                  ^                                                                |
+                  '-- applied <-- ordered <-- a delivery that settles the hand-over'
+
+Rules: at most one hand-over of a fragment is open; a delivery that does not settle it waits for its answer. Whether a
+delivery includes the learner's work is said by its `merged` count alone, so the rule survives lost messages and a lost
+agent. Nothing here waits, except that in synchronous policies a boundary is left only with `Go`. What must outlive the
+agent stands in LearnerMemory; everything else may be forgotten at any moment without harm to the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from skerry.core.layout import Layout
+from skerry.core.messages import (
+    Answer,
+    Applied,
+    Ask,
+    Cancel,
+    Contribution,
+    CopiedOut,
+    CopyOut,
+    Count,
+    Delivery,
+    Done,
+    Drop,
+    End,
+    Finish,
+    Go,
+    Join,
+    LearnerAction,
+    LearnerEvent,
+    Leave,
+    Nothing,
+    Received,
+    Refused,
+    Report,
+    Seed,
+    Seeded,
+    Stepped,
+    Stopped,
+    TakenOver,
+    TakeOver,
+    TakeOverRule,
+    Warn,
+    Welcome,
+)
+from skerry.core.policy import Policy
+
+SEED_STEP = -1  # the step of a CopyOut whose copy is the run's first model
+
+
+@dataclass
+class LearnerMemory:
+    """What outlives the agent. Counters here are since the generation began (raw ones less `origin`)."""
+
+    learner: int = -1
+    generation: int = 0
+    shift: int = 0  # t_m = raw steps + shift
+    origin: Count = Count()  # the trainer's raw counters when the generation began
+    base: list[int] = field(default_factory=list)  # version taken over of each fragment, -1 = none
+    settled: list[Count] = field(default_factory=list)  # from here on its progress is not handed in
+
+    @staticmethod
+    def empty(fragments: int, learner: int = -1) -> LearnerMemory:
+        """Of a learner that has joined nothing yet. `learner` -1: let the syncer choose."""
+        return LearnerMemory(learner=learner, base=[-1] * fragments, settled=[Count()] * fragments)
+
+
+@dataclass
+class Hand:
+    """A fragment on its way up: ordered (until None), or handed over and unanswered."""
+
+    step: int
+    until: Count | None = None
+    message: Contribution | None = None
+
+
+@dataclass
+class Order:
+    """A take-over that the trainer was told. `void`: its generation is closed, its end means nothing any more."""
+
+    delivery: Delivery
+    rule: TakeOverRule
+    until: Count | None  # rebase: counters at the hand-over
+    void: bool = False
+
+
+class LearnerCore:
+    """One learner's state machine. `memory` is kept true at every moment; give the same one to the next agent."""
+
+    def __init__(self, policy: Policy, layout: Layout, memory: LearnerMemory) -> None:
+        self.policy = policy
+        self.layout = layout
+        self.memory = memory
+        self.count = Count()  # the trainer's raw counters
+        self.progress = 0.0
+        self.begun = memory.generation > 0 and min(memory.base) >= 0  # training has been let go
+        self.joined = False
+        self.finishing = False
+        self._hands: dict[int, Hand] = {}
+        self._ready: dict[int, Delivery] = {}
+        self._orders: dict[int, Order] = {}
+        self._refused: set[int] = set()
+        self._final: dict[int, Ask] = {}  # final asks that wait until the fragment's present business is done
+        self._boundary: int | None = None  # synchronous: the boundary at which the trainer waits for Go
+        self._taken_step = [-1] * policy.fragments
+        self._out: list[LearnerAction] = []
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            Stepped: self._stepped, CopiedOut: self._copied_out, Applied: self._applied, Stopped: self._stopped,
+            Welcome: self._welcome, Refused: self._refused_join, Seed: self._seed, Ask: self._ask, Answer: self._answer,
+            Cancel: self._cancel, Delivery: self._delivery, Finish: self._finish, End: self._end,
+        }  # fmt: skip
+
+    # ------------------------------------------------------------------ for the driver
+
+    def handle(self, event: LearnerEvent) -> list[LearnerAction]:
+        """What follows from the event."""
+        self._handlers[type(event)](event)
+        self._let_go()
+        out, self._out = self._out, []
+        return out
+
+    def join(self) -> Join:
+        """What to say first on every new link."""
+        memory = self.memory
+        return Join(learner=memory.learner, generation=memory.generation, layout=self.layout.hash,
+                    count=self._done(self.count), clock=self.clock, bases=tuple(memory.base),
+                    settled=tuple(memory.settled))  # fmt: skip
+
+    def report(self) -> Report:
+        """The counters as they stand; also the heartbeat."""
+        return Report(learner=self.memory.learner, generation=self.memory.generation, clock=self.clock,
+                      count=self._done(self.count))  # fmt: skip
+
+    def leave(self, count: Count, reason: str = "") -> Leave:
+        """The last word, with the trainer's last raw counters."""
+        return Leave(learner=self.memory.learner, generation=self.memory.generation, count=self._done(count), reason=reason)
+
+    @property
+    def clock(self) -> int:
+        """t_m."""
+        return self.count.steps + self.memory.shift
+
+    def open_contributions(self) -> list[Contribution]:
+        """Hand-overs without an answer: to be sent again after a link was lost."""
+        return [hand.message for hand in self._hands.values() if hand.message is not None]
+
+    def _done(self, count: Count) -> Count:
+        return count.minus(self.memory.origin)
+
+    def _name(self) -> dict[str, Any]:
+        return {"learner": self.memory.learner, "generation": self.memory.generation}
+
+    # ------------------------------------------------------------------ joining
+
+    def _welcome(self, event: Welcome) -> None:
+        memory = self.memory
+        self.joined = True
+        self._saw(event.progress)
+        memory.learner = event.learner
+        if event.generation == memory.generation:
+            self._out.extend(self.open_contributions())
+            return
+        memory.generation = event.generation
+        memory.origin = self.count
+        memory.shift = event.clock - self.count.steps
+        memory.base[:] = [-1] * len(memory.base)
+        memory.settled[:] = [Count()] * len(memory.settled)
+        self._hands.clear()
+        self._final.clear()
+        self._refused.clear()
+        for delivery in self._ready.values():
+            self._out.append(Drop(fragment=delivery.fragment, version=delivery.version))
+        self._ready.clear()
+        for order in self._orders.values():
+            order.void = True
+
+    def _refused_join(self, event: Refused) -> None:
+        self._out.append(Warn(text=f"the syncer refused this learner ({event.code}): {event.reason}"))
+
+    def _seed(self, event: Seed) -> None:
+        self._out.extend(CopyOut(fragment=p, step=SEED_STEP) for p in range(self.policy.fragments))
+
+    # ------------------------------------------------------------------ steps
+
+    def _stepped(self, event: Stepped) -> None:
+        self.count = event.count
+        if self.policy.steps:
+            self._saw(self.clock / self.policy.steps)
+        if self.joined:
+            self._out.append(self.report())
+        if self.policy.synchronous:
+            self._boundary = event.count.steps
+            self._take_over_due()
+            self._hand_over_by_schedule()
+
+    def _stopped(self, event: Stopped) -> None:
+        self.count = event.count
+        if self.joined:
+            self._out.append(self.report())
+
+    def _hand_over_by_schedule(self) -> None:
+        clock, interval = self.clock, self.policy.interval
+        if self.finishing or min(self.memory.base) < 0:
+            return
+        for p in range(self.policy.fragments):
+            if clock % interval == self.policy.offset(p) and p not in self._hands and self._taken_step[p] < clock:
+                self._copy_out(p, clock)
+
+    def _let_go(self) -> None:
+        """Let the trainer begin; in synchronous policies let it leave the boundary when nothing holds it there."""
+        if not self.begun and min(self.memory.base) >= 0:
+            self.begun = True
+            self._boundary = None
+            self._out.append(Go(steps=self.count.steps))
+        if self._boundary is None or not self.policy.synchronous:
+            return
+        held = any(hand.until is None or hand.step + self.policy.overlap <= self.clock for hand in self._hands.values())
+        if self.finishing or not (held or self._orders):
+            self._out.append(Go(steps=self._boundary))
+            self._boundary = None
+
+    def _saw(self, progress: float) -> None:
+        self.progress = max(self.progress, min(1.0, progress))
+
+    # ------------------------------------------------------------------ hand-over
+
+    def _ask(self, event: Ask) -> None:
+        p = event.fragment
+        self._saw(event.progress)
+        if event.final:
+            self._final[p] = event
+            self._final_hand_over(p)
+            return
+        hand = self._hands.get(p)
+        if hand is not None and hand.step == event.step:
+            return
+        if hand is not None or p in self._orders or self.memory.base[p] < 0:
+            self._out.append(Nothing(**self._name(), fragment=p, step=event.step))
+        else:
+            self._copy_out(p, event.step)
+
+    def _final_hand_over(self, p: int) -> None:
+        """Answer the final ask as soon as nothing else of the fragment is under way."""
+        if p in self._final and p not in self._hands and p not in self._orders and p not in self._ready:
+            event = self._final.pop(p)
+            if self.memory.base[p] < 0:
+                self._out.append(Nothing(**self._name(), fragment=p, step=event.step))
+            else:
+                self._copy_out(p, event.step)
+
+    def _copy_out(self, p: int, step: int) -> None:
+        self._hands[p] = Hand(step)
+        self._out.append(CopyOut(fragment=p, step=step))
+
+    def _copied_out(self, event: CopiedOut) -> None:
+        p = event.fragment
+        if event.step == SEED_STEP:
+            self._out.append(Seeded(**self._name(), fragment=p))
+            return
+        hand = self._hands.get(p)
+        if hand is None or hand.step != event.step:
+            return
+        until, since = self._done(event.count), self.memory.settled[p]
+        if until.tokens <= since.tokens:
+            del self._hands[p]
+            self._out.append(Nothing(**self._name(), fragment=p, step=event.step))
+        else:
+            hand.until = until
+            hand.message = Contribution(**self._name(), fragment=p, step=event.step, base=self.memory.base[p],
+                                        since=since, until=until)  # fmt: skip
+            self._out.append(hand.message)
+        self._consider(p)
+
+    def _answer(self, event: Answer) -> None:
+        p = event.fragment
+        if event.verdict == "refused":
+            self._out.append(Warn(text=f"fragment {p} was refused: {event.reason}"))
+        hand = self._hands.get(p)
+        if hand is None or hand.step != event.step or hand.until is None or event.verdict == "merged":
+            return
+        del self._hands[p]
+        if event.verdict == "refused":
+            self._refused.add(p)
+        self._consider(p)
+
+    def _cancel(self, event: Cancel) -> None:
+        hand = self._hands.get(event.fragment)
+        if hand is not None and hand.step == event.step and hand.until is not None:
+            del self._hands[event.fragment]
+            self._consider(event.fragment)
+
+    # ------------------------------------------------------------------ take-over
+
+    def _delivery(self, event: Delivery) -> None:
+        p = event.fragment
+        self._saw(event.progress)
+        held, base = self._ready.get(p), self.memory.base[p]
+        ordered = self._orders[p].delivery.version if p in self._orders and not self._orders[p].void else -1
+        again = event.version == base and p in self._refused
+        if event.version <= max(base - again, ordered, held.version if held else -1):
+            self._out.append(Drop(fragment=p, version=event.version))
+            return
+        if held is not None:
+            self._out.append(Drop(fragment=p, version=held.version))
+        self._ready[p] = event
+        self._out.append(Received(**self._name(), fragment=p, version=event.version))
+        self._consider(p)
+
+    def _take_over_due(self) -> None:
+        for p in list(self._ready):
+            self._consider(p)
+
+    def _consider(self, p: int) -> None:
+        """Order the take-over of what lies ready, if it may be taken over now."""
+        delivery, hand = self._ready.get(p), self._hands.get(p)
+        if delivery is None or p in self._orders or not self._due(p, delivery):
+            self._final_hand_over(p)
+            return
+        if hand is not None and (hand.until is None or delivery.step < hand.step):
+            return
+        included = delivery.merged > self.memory.settled[p].tokens
+        until = hand.until if hand is not None else None
+        self._hands.pop(p, None)
+        rule = self._rule(p, included, until is not None and until.tokens == delivery.merged)
+        del self._ready[p]
+        self._orders[p] = Order(delivery, rule, until)
+        self._out.append(TakeOver(fragment=p, version=delivery.version, rule=rule))
+
+    def _due(self, p: int, delivery: Delivery) -> bool:
+        """In synchronous policies values are taken over tau steps after their hand-over, not when they happen to arrive."""
+        if not self.policy.synchronous or self.finishing or self.memory.base[p] < 0:
+            return True
+        return self.clock >= delivery.step + self.policy.overlap
+
+    def _rule(self, p: int, included: bool, handed_copy: bool) -> TakeOverRule:
+        if self.memory.base[p] < 0 or p in self._refused:
+            return "overwrite"
+        if not included:
+            return self.policy.on_excluded
+        if self.policy.on_included == "rebase" and not handed_copy:
+            return "overwrite"  # the copy that was handed over is gone with an earlier agent
+        return self.policy.on_included
+
+    def _applied(self, event: Applied) -> None:
+        p, memory = event.fragment, self.memory
+        order = self._orders.get(p)
+        if order is None or order.delivery.version != event.version:
+            return
+        del self._orders[p]
+        if not order.void:
+            self.take(event, order.rule, order.until, order.delivery.step)
+            self._refused.discard(p)
+            self._out.append(TakenOver(**self._name(), fragment=p, version=event.version, clock=self.clock,
+                                       settled=memory.settled[p], count=self._done(event.count)))  # fmt: skip
+        self._consider(p)
+
+    def take(self, event: Applied, rule: TakeOverRule, until: Count | None, step: int) -> None:
+        """Set down in memory that the trainer took the version over. A new agent calls it for an order that was carried
+        out while there was no agent to hear of it (until: rebase's hand-over counters, else None)."""
+        p, memory = event.fragment, self.memory
+        memory.base[p] = event.version
+        if rule == "rebase":
+            assert until is not None
+            memory.settled[p] = until
+        elif rule != "carry":
+            memory.settled[p] = self._done(event.count)
+        memory.shift = max(memory.shift, step - event.count.steps)
+        self._taken_step[p] = step
+
+    # ------------------------------------------------------------------ the end
+
+    def _finish(self, event: Finish) -> None:
+        self.finishing = True
+        self.progress = 1.0
+        self._out.append(Done())
+        self._take_over_due()
+
+    def _end(self, event: End) -> None:
+        self.finishing = True
+        self._out.append(event)
