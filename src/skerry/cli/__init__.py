@@ -1,0 +1,64 @@
+"""The command line: `skerry COMMAND`. This file only finds the command and turns errors into one line and an exit code.
+
+Rules: whatever a user can cause ends with one line on stderr and the exit code of its error (errors.py), never with a
+traceback; a command's module is imported when it is called, so that `skerry status` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from skerry import __version__
+from skerry.errors import SkerryError
+
+COMMANDS = {
+    "train": "train a model on this machine: a syncer and several learners, from start to report",
+    "syncer": "run a syncer alone; learners join it from anywhere",
+    "join": "join a syncer with one learner of the reference recipe",
+    "sample": "write text with a model that a run exported",
+    "status": "say how a run is doing",
+}
+INTERRUPTED = 130
+
+_HELP = """usage: skerry COMMAND [OPTIONS]
+
+Train one model on islands of compute that come, go, slow down and fail; no learner ever waits for another.
+
+commands:
+{commands}
+
+examples:
+  skerry train                                         four learners on this machine, a small model, real text
+  skerry train --config examples/demo.toml             the same from a file, with faults
+  skerry syncer --run-dir runs/shared --host 0.0.0.0   a syncer for learners elsewhere
+  skerry join 10.0.0.5:7000 --token-file token         one learner for it
+
+skerry COMMAND --help tells a command's options; skerry --version the version."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line; gives the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(_HELP.format(commands="\n".join(f"  {name:<8} {text}" for name, text in COMMANDS.items())))
+        return 0
+    if given[0] in ("-V", "--version"):
+        print(f"skerry {__version__}")
+        return 0
+    if given[0] not in COMMANDS:
+        print(f"skerry: there is no command {given[0]!r}; the commands are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    try:
+        command: Callable[[list[str]], int] = import_module(f"skerry.cli.{given[0]}").main
+        return command(given[1:])
+    except SkerryError as error:
+        print(f"skerry: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1

@@ -1,0 +1,94 @@
+"""TOML in and out for any tree of dataclasses: strict on the way in, whole on the way out.
+
+Rules: a table is a dataclass, a key one of its fields; an unknown key is an error that names it and what is allowed there;
+a value of the wrong type is an error that names the key. What a file does not name stays as it was. Values that are None
+are left out of what is written (TOML has no null).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import MISSING, Field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import msgspec
+import tomli_w
+
+from skerry.errors import ConfigError, StorageError
+
+T = TypeVar("T")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The file's tables and keys. Raises ConfigError if it cannot be read or is no TOML."""
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}", remedy="name a TOML file with --config") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no TOML: {error}", remedy="correct that place") from error
+
+
+def write(path: Path, config: Any) -> None:
+    """The whole tree, as `filled` reads it back. Raises StorageError."""
+    try:
+        path.write_text(tomli_w.dumps(plain(config)))
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}", remedy="free space there, or name another folder") \
+            from error  # fmt: skip
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """The tree as tables, arrays, strings, numbers and booleans; simple values before tables, as TOML wants them."""
+    values = {field.name: _plain(getattr(config, field.name)) for field in fields(config)}
+    values = {name: value for name, value in values.items() if value is not None}
+    return dict(sorted(values.items(), key=lambda item: isinstance(item[1], dict)))
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(value)
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def filled(base: T, tables: dict[str, Any], source: str, prefix: str = "") -> T:
+    """`base` (a dataclass) with what `tables` names changed, validated anew. `source` names the file in errors.
+
+    Raises ConfigError for unknown keys and wrong types, and whatever the dataclasses raise.
+    """
+    known = {field.name: field for field in fields(base)}  # type: ignore[arg-type]
+    hints = get_type_hints(type(base))
+    changes: dict[str, Any] = {}
+    for key, value in tables.items():
+        if key not in known:
+            where = f"[{prefix.rstrip('.')}]" if prefix else "the top level"
+            raise ConfigError(f"{source}: unknown key {prefix}{key}", remedy=f"allowed in {where} are {', '.join(known)}")
+        present = getattr(base, key)
+        if is_dataclass(present):
+            if not isinstance(value, dict):
+                raise ConfigError(f"{source}: {prefix}{key} is a table", remedy=f"write [{prefix}{key}]")
+            changes[key] = filled(present, value, source, f"{prefix}{key}.")
+        else:
+            changes[key] = _converted(value, hints[key], f"{source}: {prefix}{key}")
+    return replace(base, **changes)  # type: ignore[type-var]
+
+
+def _converted(value: Any, hint: Any, where: str) -> Any:
+    try:
+        return msgspec.convert(value, hint, dec_hook=_path)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where} = {value!r} has the wrong type: {error}", remedy="see skerry train --help") from error
+
+
+def _path(kind: type, value: Any) -> Any:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise NotImplementedError
+
+
+def default(field: Field[Any]) -> Any:
+    """A field's default value; MISSING if it has none."""
+    return field.default_factory() if field.default_factory is not MISSING else field.default

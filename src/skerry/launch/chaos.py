@@ -1,0 +1,179 @@
+"""Carrying out a FaultScript on real processes, and making sure that every fault really struck.
+
+How each kind strikes (PART trainer or agent; none = both, the trainer first):
+
+| kind | is |
+| --- | --- |
+| kill | SIGKILL; what the run does about it is the run's affair |
+| stop | SIGSTOP, and SIGCONT when the duration is over |
+| slow | the trainer is stopped and continued five times a second, running for FACTOR of the time |
+| leave | SIGTERM to the trainer, which leaves cleanly and is not started again |
+| join | one more learner is started |
+
+Rules: no clock of its own (time is an argument, counted from the moment the run trains); a fault whose target is not
+there just now (its trainer is being restarted) strikes as soon as it is; a strike counts only after the kernel shows
+its effect. Agents are found as children of their trainer.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import psutil
+
+from skerry.errors import SkerryError
+from skerry.world.faults import Fault, FaultScript
+
+AGENT = "skerry.learner.agent"
+"""What an agent's command line holds."""
+
+DUTY_S = 0.2
+EFFECT_S = 2.0
+
+
+class ChaosError(SkerryError):
+    """A fault of the script did not strike, or had no effect: the run did not show what it was meant to show."""
+
+
+class Islands(Protocol):
+    """What the launcher lends: its learners, alive or not."""
+
+    def trainer(self, learner: int) -> int | None:
+        """Process id of the learner's trainer, None while it has none."""
+
+    def join(self, learner: int) -> None:
+        """Start one more learner."""
+
+    def leave(self, learner: int) -> None:
+        """Ask a learner to leave, and do not start it again."""
+
+
+@dataclass
+class _Active:
+    """A fault with a duration, or one that is repeated. `stopped`: the processes that it holds stopped."""
+
+    fault: Fault
+    stopped: list[psutil.Process] = field(default_factory=list)
+    edge: float = 0.0  # when a slowed trainer is next stopped or continued
+
+
+class Chaos:
+    """Strikes when `advance` is called. `note(event, fault)` hears "strike" and "end" of each fault."""
+
+    def __init__(self, script: FaultScript, islands: Islands, note: Callable[[str, Fault], None]) -> None:
+        self._due = list(script)
+        self._islands = islands
+        self._note = note
+        self._active: list[_Active] = []
+
+    @property
+    def unfired(self) -> list[Fault]:
+        """The faults that have not struck."""
+        return list(self._due)
+
+    def advance(self, now: float) -> float:
+        """Do everything that is due at `now`; gives the time at which something falls due next (infinite: nothing)."""
+        waiting = []
+        for fault in self._due:
+            if fault.at > now or not self._strike(fault, now):
+                waiting.append(fault)
+        self._due = waiting
+        for active in list(self._active):
+            self._go_on(active, now)
+        times = [fault.at for fault in self._due if fault.at > now]
+        times += [min(a.edge, _end(a.fault)) if a.fault.kind == "slow" else _end(a.fault) for a in self._active]
+        return min(times, default=float("inf"))
+
+    def release(self) -> None:
+        """Continue whatever is stopped: the run is ending."""
+        for active in self._active:
+            _signal(active.stopped, signal.SIGCONT)
+        self._active.clear()
+
+    def _strike(self, fault: Fault, now: float) -> bool:
+        """Carry the fault out; False if its target is not there yet."""
+        if fault.kind == "join":
+            self._islands.join(fault.learner)
+        else:
+            targets = self._targets(fault)
+            if not targets:
+                return False
+            if fault.kind == "kill":
+                _signal(targets, signal.SIGKILL)
+                _until(targets, psutil.STATUS_ZOMBIE)
+            elif fault.kind == "stop":
+                _signal(targets, signal.SIGSTOP)
+                _until(targets, psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
+                self._active.append(_Active(fault, targets))
+            elif fault.kind == "slow":
+                self._active.append(_Active(fault, edge=now))
+            else:
+                self._islands.leave(fault.learner)
+        self._note("strike", fault)
+        return True
+
+    def _go_on(self, active: _Active, now: float) -> None:
+        fault = active.fault
+        if now >= _end(fault):
+            _signal(active.stopped, signal.SIGCONT)
+            self._active.remove(active)
+            self._note("end", fault)
+        elif fault.kind == "slow" and now >= active.edge:
+            if active.stopped:
+                _signal(active.stopped, signal.SIGCONT)
+                active.stopped = []
+                active.edge = now + DUTY_S * fault.factor
+            else:
+                active.stopped = self._targets(fault)
+                _signal(active.stopped, signal.SIGSTOP)
+                active.edge = now + DUTY_S * (1 - fault.factor)
+
+    def _targets(self, fault: Fault) -> list[psutil.Process]:
+        """The processes to strike; none unless all parts that the fault means are there."""
+        pid = self._islands.trainer(fault.learner)
+        if pid is None:
+            return []
+        try:
+            trainer = psutil.Process(pid)
+            if fault.kind in ("slow", "leave") or fault.part == "trainer":
+                return [trainer]
+            agents = [child for child in trainer.children() if AGENT in child.cmdline()]
+        except psutil.Error:
+            return []
+        if not agents:
+            return []
+        return agents if fault.part == "agent" else [trainer, *agents]
+
+
+def _end(fault: Fault) -> float:
+    return fault.ends if fault.duration else float("inf")
+
+
+def _signal(targets: list[psutil.Process], number: signal.Signals) -> None:
+    for process in targets:
+        try:
+            process.send_signal(number)  # psutil checks that the id has not been given to another process since
+        except psutil.NoSuchProcess:
+            pass
+
+
+def _until(targets: list[psutil.Process], *states: str) -> None:
+    """Wait until the kernel shows each process in one of these states, or gone. (psutil's own wait would take the exit
+    status that the launcher waits for.)"""
+    until = time.monotonic() + EFFECT_S
+    for process in targets:
+        while process.is_running() and (state := _state(process)) not in states:
+            if time.monotonic() > until:
+                raise ChaosError(f"the fault had no effect: {process} is {state}, not {' or '.join(states)}")
+            time.sleep(0.001)
+
+
+def _state(process: psutil.Process) -> str:
+    try:
+        return str(process.status())
+    except psutil.NoSuchProcess:
+        return str(psutil.STATUS_ZOMBIE)

@@ -1,0 +1,260 @@
+"""A whole run on this machine: the syncer, the learners, the evaluator; restarts, faults, the display, a clean end.
+
+The launcher decides nothing about training. It starts processes, starts trainers again that exit, strikes them if a
+fault script says so, shows what the run's files say, and leaves nothing alive. Rules:
+
+- One thread, one loop: whatever it waits for, it looks at `_turn`'s pace.
+- The run is over when the syncer has ended with exit code 0; any other end of it ends the run as an error.
+- First SIGINT (or SIGTERM, SIGHUP): the learners leave, the syncer saves, in about 10 s at most. Second one: everything
+  is killed at once. In any case the guardian kills what is left.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from skerry.errors import SkerryError, UnreachableError
+from skerry.launch.chaos import Chaos, ChaosError
+from skerry.launch.display import Display
+from skerry.launch.guardian import Guardian
+from skerry.launch.processes import PERMANENT, LaunchConfig, LearnerProcess, Process
+from skerry.launch.view import RunView, Tail
+from skerry.world.faults import Fault, FaultScript
+
+PACE_S = 0.05
+LEAVE_S = 4.0
+SAVE_S = 6.0
+PARTING_S = 5.0
+EVALUATE_S = 120.0
+
+Command = tuple[str, ...]
+
+
+class Interrupted(SkerryError):
+    """The user ended the run."""
+
+    exit_code = 130
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to start. `learner` and `evaluator` make a command line for (syncer's address, learner's id)."""
+
+    run_dir: Path
+    learners: int
+    syncer: Command
+    learner: Callable[[str, int], Command]
+    evaluator: Command | None = None
+
+
+class LocalRun:
+    """`LocalRun(job, config, script).run()` returns when the run is over and everything is evaluated and saved.
+
+    Raises ChildError (a process could not work), Interrupted, ChaosError, UnreachableError (the syncer does not start).
+    """
+
+    def __init__(self, job: Job, config: LaunchConfig, script: FaultScript) -> None:
+        self._job, self._config = job, config
+        self._logs = job.run_dir / "logs"
+        self._logs.mkdir(exist_ok=True)
+        self._view = RunView(name=job.run_dir.name)
+        self._display = Display(self._view)
+        self._metrics = Tail(job.run_dir / "metrics.jsonl", skip=True)
+        self._losses = Tail(job.run_dir / "eval.jsonl", skip=True)
+        self._notes = (job.run_dir / "faults.jsonl").open("a")
+        self._chaos = Chaos(script, self, self._struck)
+        self._learners: dict[int, LearnerProcess] = {}
+        self._interrupts = 0
+        self._trains_since: float | None = None
+        self._address = ""
+
+    def run(self) -> None:
+        """The whole run."""
+        before = {number: signal.signal(number, self._interrupt) for number in _ENDING}
+        self._guardian = Guardian()
+        self._environment = self._guardian.environment()
+        try:
+            with self._display:
+                self._start()
+                while self._syncer.alive:
+                    self._turn()
+                    if self._interrupts:
+                        self._save_and_leave()
+                self._finish()
+        finally:
+            self._chaos.release()
+            self._guardian.dismiss()
+            self._notes.close()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    # ---------------------------------------------------------------- what chaos asks of a launcher
+
+    def trainer(self, learner: int) -> int | None:
+        """See Islands."""
+        held = self._learners.get(learner)
+        return held.process.pid if held else None
+
+    def join(self, learner: int) -> None:
+        """See Islands. A learner that is there already goes on as it is."""
+        held = self._learners.get(learner)
+        if held is None or not held.process.alive:
+            self._start_learner(learner)
+
+    def leave(self, learner: int) -> None:
+        """See Islands."""
+        self._learners[learner].wanted = False
+        self._learners[learner].process.signal(signal.SIGTERM)
+
+    def _struck(self, event: str, fault: Fault) -> None:
+        self._note(event, learner=fault.learner, kind=fault.kind, target=fault.target, fault=str(fault))
+        self._tell(f"{'fault' if event == 'strike' else 'fault over'}: {fault.kind} {fault.target}")
+
+    # ---------------------------------------------------------------- start
+
+    def _start(self) -> None:
+        ready = self._job.run_dir / "address"
+        ready.unlink(missing_ok=True)
+        self._syncer = self._process("syncer", self._job.syncer)
+        self._syncer.start()
+        until = time.monotonic() + self._config.start_timeout
+        while not (ready.exists() and ready.read_text().strip()):
+            if not self._syncer.alive:
+                raise self._syncer.error()
+            if self._interrupts:
+                raise Interrupted("stopped before the run began")
+            if time.monotonic() > until:
+                raise UnreachableError(f"the syncer was not ready within {self._config.start_timeout:g} s",
+                                       remedy=f"see {self._syncer.log}, or raise launch.start_timeout")  # fmt: skip
+            time.sleep(PACE_S)
+        self._address = self._view.address = ready.read_text().strip()
+        self._tell(f"syncer at {self._address}")
+        for learner in range(self._job.learners):
+            self._start_learner(learner)
+        self._evaluator = self._process("evaluator", self._job.evaluator) if self._job.evaluator else None
+        if self._evaluator:
+            self._evaluator.start()
+
+    def _process(self, name: str, command: Command) -> Process:
+        return Process(name, command, self._logs, self._environment)
+
+    def _start_learner(self, learner: int) -> None:
+        command = self._job.learner(self._address, learner)
+        held = LearnerProcess(learner, self._process(f"learner-{learner}", command))
+        self._learners[learner] = held
+        self._launch(held)
+
+    def _launch(self, held: LearnerProcess) -> None:
+        held.start(time.monotonic())
+        self._note("start", learner=held.learner, pid=held.process.pid)
+
+    # ---------------------------------------------------------------- the loop
+
+    def _turn(self) -> None:
+        """Look at everything once, then wait a little."""
+        now = time.monotonic()
+        self._guardian.keep()
+        self._watch_learners(now)
+        self._read()
+        if self._trains_since is None and self._view.all_train(self._job.learners):
+            self._trains_since = now
+        due = float("inf")
+        if self._trains_since is not None:
+            due = self._trains_since + self._chaos.advance(now - self._trains_since)
+        self._display.refresh()
+        time.sleep(max(0.0, min(PACE_S, due - time.monotonic())))
+
+    def _watch_learners(self, now: float) -> None:
+        for held in self._learners.values():
+            code = held.ended(now, self._config)
+            if code is not None:
+                self._note("exit", learner=held.learner, code=code)
+                if code in PERMANENT and self._trains_since is None:
+                    raise held.process.error()
+                if code:
+                    self._tell(f"learner {held.learner}: {held.process.error()}")
+                if code in PERMANENT:
+                    held.wanted, held.again_at = False, None
+            if held.again_at is not None and held.wanted and now >= held.again_at:
+                held.restarts += 1
+                self._view.restarts[held.learner] = held.restarts
+                self._launch(held)
+
+    def _read(self) -> None:
+        for line in self._metrics.new():
+            self._display.tell(self._view.feed(line))
+        for line in self._losses.new():
+            self._display.tell(self._view.evaluated(line))
+
+    # ---------------------------------------------------------------- the end
+
+    def _finish(self) -> None:
+        """The syncer has ended by itself."""
+        self._read()
+        if self._syncer.code != 0:
+            raise self._syncer.error()
+        self._chaos.release()
+        self._wait([held.process for held in self._learners.values()], PARTING_S)
+        if self._evaluator and self._evaluator.alive:
+            self._tell("evaluating the final model")
+            self._evaluator.signal(signal.SIGTERM)
+            self._wait([self._evaluator], EVALUATE_S)
+            if self._evaluator.code != 0:
+                self._tell(f"evaluator: {self._evaluator.error()}")
+        self._read()
+        if self._chaos.unfired:
+            faults = " ".join(str(fault) for fault in self._chaos.unfired)
+            self._note("unfired", faults=faults)
+            raise ChaosError(f"the run was over before these faults could strike: {faults}",
+                             remedy="let them strike earlier, or raise the budget")  # fmt: skip
+
+    def _save_and_leave(self) -> None:
+        self._tell("stopping: the model is being saved; once more to end at once")
+        if self._evaluator:
+            self._evaluator.signal(signal.SIGKILL)
+        self._chaos.release()
+        for held in self._learners.values():
+            held.wanted = False
+            held.process.signal(signal.SIGTERM)
+        self._wait([held.process for held in self._learners.values()], LEAVE_S)
+        self._syncer.signal(signal.SIGTERM)
+        self._wait([self._syncer], SAVE_S)
+        self._read()
+        if self._syncer.code != 0:
+            raise Interrupted(f"stopped, but the syncer did not save in time (see {self._syncer.log})")
+        raise Interrupted(f"stopped; the model is saved in {self._job.run_dir}", remedy="--resume goes on from there")
+
+    def _wait(self, processes: list[Process], seconds: float) -> None:
+        """Wait until all have ended, for at most so long; a second interrupt ends everything at once."""
+        until = time.monotonic() + seconds
+        calm = self._interrupts
+        while any(process.alive for process in processes) and time.monotonic() < until:
+            if self._interrupts > max(1, calm):
+                raise Interrupted("ended at once; what was not saved is lost",
+                                  remedy="--resume goes on from the last snapshot")  # fmt: skip
+            self._read()
+            self._display.refresh()
+            time.sleep(PACE_S)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._interrupts += 1
+
+    # ---------------------------------------------------------------- saying
+
+    def _tell(self, text: str) -> None:
+        self._display.tell(self._view.say(text))
+
+    def _note(self, event: str, **fields: Any) -> None:
+        """A line of faults.jsonl: strike, end, start, exit, unfired; `unix` in seconds."""
+        self._notes.write(json.dumps({"unix": round(time.time(), 3), "event": event, **fields}) + "\n")
+        self._notes.flush()
+
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -1,0 +1,78 @@
+"""summary.json: one flat object of final figures. What each key means stands here and, for people, in docs/summary.md
+(a test compares the keys).
+
+Rules: the syncer's own figures (store: figures.json) are taken as they are; this file adds what only the launcher's files
+know: evaluation and faults. Absent figures (no evaluation, an interrupted run) are null, never left out.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from skerry.report.record import RunRecord
+
+KEYS = {
+    "params": "trainable parameters; tied ones once",
+    "learners": "learners that ever joined",
+    "rounds": "rounds that brought a new version",
+    "mean_contributors": "learners merged in a round, on average",
+    "wall_s": "seconds from the first learner's join to the end of the run",
+    "tokens_processed": "tokens that all learners trained on",
+    "tokens_merged": "of these, merged into the global model (parameter-weighted)",
+    "tokens_pending": "of these, neither merged nor lost; 0 after a clean end",
+    "tokens_lost": "of these, in no version and never to be",
+    "lost_by_cause": "tokens_lost by cause: overlap (overwritten after its hand-over, by design), excluded (overwritten "
+    "without a merge), refused, died",
+    "ledger": "the same exactly, in integers: tokens times parameters; processed = merged + pending + lost",
+    "goodput": "sum over steps of step time times the parameter-weighted share of its tokens merged or overlapped, over "
+    "the sum over learners of end minus first join",
+    "eval_loss_first": "loss of the first global model on the held-out windows, nats per byte",
+    "eval_loss": "loss of the last global model on the held-out windows, nats per byte",
+    "bytes_up": "bytes from learners to the syncer as on the sockets, without TLS",
+    "bytes_down": "bytes from the syncer to learners as on the sockets, without TLS",
+    "data_parallel_bytes": "what a bf16 ring all-reduce of the gradients would have sent for the same steps",
+    "data_sha256": "hash over the names and contents of the training data's files",
+    "per_learner": "one entry a learner",
+    "faults": "one entry for each fault of --chaos that struck",
+}
+LEARNER_KEYS = {
+    "steps": "steps made, over all generations",
+    "median_step_s": "median time between two step hooks",
+    "max_gap_s": "longest time between two step hooks from the third step on, its trainer being alive and unfrozen",
+    "max_gap_ratio": "max_gap_s over median_step_s",
+    "hook_share": "share of the training time spent inside the step hook",
+    "max_hook_s": "longest time inside one step hook",
+    "lost_by_cause": "its lost tokens by cause",
+}
+FAULT_KEYS = {
+    "kind": "kill, stop, slow, join or leave",
+    "target": "learner, or learner.trainer, learner.agent",
+    "at_s": "when it struck, in seconds since the run began",
+    "recovered_s": "from the strike to the target's next merged contribution; null if there was none",
+}
+
+
+def summarise(record: RunRecord, data_sha256: str | None = None) -> dict[str, Any]:
+    """The object of summary.json: exactly KEYS."""
+    known = record.figures
+    losses = [line["loss"] for line in record.evals]
+    ours = {
+        "eval_loss_first": losses[0] if losses else None,
+        "eval_loss": losses[-1] if losses else None,
+        "data_sha256": data_sha256,
+        "faults": [
+            {"kind": strike["kind"], "target": strike["target"], "at_s": strike["t"],
+             "recovered_s": record.recovered_s(strike)}
+            for strike in record.strikes
+        ],
+    }  # fmt: skip
+    return {key: ours[key] if key in ours else known.get(key, [] if key == "per_learner" else None) for key in KEYS}
+
+
+def write_summary(run_dir: Path, summary: dict[str, Any]) -> Path:
+    """Write summary.json; gives its path."""
+    path = run_dir / "summary.json"
+    path.write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    return path
