@@ -33,9 +33,13 @@ class DataError(SkerryError):
 
 
 class RefusedError(SkerryError):
-    """The other side refused us: token, certificate, run, layout or protocol version."""
+    """The other side refused us. `code`: token, certificate, run, layout, over, version or protocol."""
 
     exit_code = 4
+
+    def __init__(self, message: str, *, code: str = "", remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.code = code
 
 
 class UnreachableError(SkerryError):

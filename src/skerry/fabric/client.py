@@ -1,0 +1,116 @@
+"""The client's side of a link: one attempt to reach a syncer. Raises errors that say what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+from typing import Any
+
+from skerry.errors import ProtocolError, RefusedError, SkerryError, UnreachableError
+from skerry.fabric.address import Address
+from skerry.fabric.connection import Connection
+from skerry.fabric.handshake import Token, ask_in, hello
+from skerry.fabric.link import Handler, Link
+from skerry.fabric.messages import Hello, Role, StatusRequest, StatusText
+from skerry.fabric.tls import TlsConfig, certificate_error
+
+STALL = 15.0  # seconds without a byte in the middle of a frame after which a link is given up
+
+
+async def connect(address: Address | str, *, token: Token, handler: Handler, run: str = "", role: Role = "learner",
+                  tls: TlsConfig | None = None, timeout: float = 10.0) -> Link:  # fmt: skip
+    """Open a link with the syncer at `address`. `run`: the run that it must serve ("" = any). `role`: learner or observer.
+
+    Nothing is passed to the handler before the caller's next await. Raises UnreachableError (try again later),
+    RefusedError (its code says why), ConfigError (TLS files).
+    """
+    where = Address.parse(address) if isinstance(address, str) else address
+    context = tls.client_context() if tls else None
+    opened: list[Connection] = []
+    try:
+        async with asyncio.timeout(timeout):
+            greeting = await _open(where, context, token, hello(role, run=run), opened)
+            if role == "learner":
+                await _open(where, context, token, hello("bulk", run=greeting.run, session=greeting.session), opened)
+    except (OSError, ProtocolError) as error:
+        _give_up(opened)
+        raise _explained(error, where, timeout) from error
+    except BaseException:
+        _give_up(opened)
+        raise
+    link = Link(opened[0], opened[1] if role == "learner" else None, side="client", role=role, greeting=greeting)
+    asyncio.get_running_loop().call_soon(link.start, handler)
+    return link
+
+
+async def ask_status(address: Address | str, *, token: Token, tls: TlsConfig | None = None, timeout: float = 10.0) -> str:
+    """The syncer's status as JSON text, asked once. Raises what connect raises."""
+    answer = _Answer()
+    link = await connect(address, token=token, handler=answer, role="observer", tls=tls, timeout=timeout)
+    link.send(StatusRequest())
+    try:
+        async with asyncio.timeout(timeout):
+            return await answer.text
+    except (TimeoutError, ConnectionError) as error:
+        raise UnreachableError(f"the syncer at {link.peer} gave no status: {error or 'no answer'}",
+                               remedy="try again") from error  # fmt: skip
+    finally:
+        link.close()
+        await link.wait_closed()
+
+
+class _Answer:
+    """Handler of an observer's link that waits for one StatusText."""
+
+    def __init__(self) -> None:
+        self.text: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def on_message(self, link: Link, message: Any) -> None:
+        if isinstance(message, StatusText) and not self.text.done():
+            self.text.set_result(message.text)
+
+    def on_closed(self, link: Link, reason: str) -> None:
+        if not self.text.done():
+            self.text.set_exception(ConnectionError(reason))
+
+    def bulk_buffer(self, link: Link, message: Any, nbytes: int) -> None:
+        raise ProtocolError("a body on an observer's link")
+
+    def on_bulk(self, link: Link, message: Any, buffer: memoryview) -> None: ...
+
+    def on_bulk_lost(self, link: Link, message: Any, buffer: memoryview) -> None: ...
+
+
+async def _open(where: Address, context: ssl.SSLContext | None, token: Token, first: Hello, opened: list[Connection]) -> Any:
+    loop = asyncio.get_running_loop()
+    _, connection = await loop.create_connection(
+        lambda: Connection(str(where), stall=STALL), where.host, where.port, ssl=context,
+        server_hostname=where.host if context else None,
+    )  # fmt: skip
+    opened.append(connection)
+    return await ask_in(connection, token, first)
+
+
+def _give_up(opened: list[Connection]) -> None:
+    for connection in opened:
+        connection.end("given up", abort=True)
+
+
+def _explained(error: OSError | ProtocolError, where: Address, timeout: float) -> SkerryError:
+    """The user's view of what ended the attempt."""
+    if isinstance(error, ProtocolError):
+        return RefusedError(f"{where} is no Skerry syncer, or its settings differ: {error.message}", code="protocol",
+                            remedy=error.remedy or "check the address")  # fmt: skip
+    if isinstance(error, ssl.SSLError):
+        return certificate_error(error, f"the syncer at {where}")
+    if isinstance(error, TimeoutError):
+        return UnreachableError(f"the syncer at {where} did not answer for {timeout:g} s", remedy=_CHECK)
+    reason = error.strerror or str(error)
+    if error.errno is not None and not isinstance(error, socket.gaierror):
+        reason = os.strerror(error.errno)  # asyncio's own text repeats the address
+    return UnreachableError(f"cannot reach a syncer at {where}: {reason.lower()}", remedy=_CHECK)
+
+
+_CHECK = "check that it runs, that the address is right, and that both sides use TLS or neither does"

@@ -1,0 +1,159 @@
+"""A link: what two processes have between them, the same on both sides. A control connection, and for learners a bulk
+connection, so that messages never wait behind bodies.
+
+Rules: each connection keeps its order; between the two there is none. When either ends, the link ends. What was sent
+then may be lost; a new link's Join makes it good. A handler is called on the event loop's thread and must not block; it
+may raise ProtocolError to end the link for what the peer sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+from skerry.core.messages import Refused
+from skerry.errors import ProtocolError
+from skerry.fabric.connection import Connection
+from skerry.fabric.messages import BY_CLASS, HANDSHAKE, KINDS, OBSERVER, Greeting, Role, Side
+from skerry.fabric.wire import Body, Frame
+
+VANISHED = 60.0  # seconds that sent messages may stay unacknowledged by the peer's machine before the link ends
+
+
+class Handler(Protocol):
+    """Who a link reports to."""
+
+    def on_message(self, link: Link, message: Any) -> None:
+        """A message without a body has come."""
+
+    def bulk_buffer(self, link: Link, message: Any, nbytes: int) -> memoryview | None:
+        """A bulk message has come: the memory for its body, exactly `nbytes` writable bytes (check that length against
+        the layout first), or None: no memory now. Then the bulk connection rests, and resume_bulk asks again."""
+
+    def on_bulk(self, link: Link, message: Any, buffer: memoryview) -> None:
+        """The body is complete in the memory that bulk_buffer gave; the memory is the handler's again."""
+
+    def on_bulk_lost(self, link: Link, message: Any, buffer: memoryview) -> None:
+        """The link ended before the body was complete; the memory is the handler's again. on_closed follows."""
+
+    def on_closed(self, link: Link, reason: str) -> None:
+        """The link has ended. Said once, last."""
+
+
+class Link:
+    """Made by connect() or a Listener. `peer`: its address; `greeting`: what the server told (run, session, policy);
+    `ended`: done when the link has ended."""
+
+    def __init__(self, control: Connection, bulk: Connection | None, *, side: Side, role: Role, greeting: Greeting) -> None:
+        self.peer = control.peer
+        self.role = role
+        self.greeting = greeting
+        self._side = side
+        self._control = control
+        self._bulk = bulk
+        self._handler: Handler | None = None
+        self._reason: str | None = None
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if side == "server" and role == "observer":
+            self._accepts = OBSERVER
+        else:
+            self._accepts = frozenset(kind.cls for kind in KINDS if kind.sender != side) - HANDSHAKE
+
+    def __repr__(self) -> str:
+        return f"<{self.role} link with {self.peer}>"
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes received, as on the sockets but without TLS: frames with their headers, handshakes included."""
+        return self._control.bytes_in + (self._bulk.bytes_in if self._bulk else 0)
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes sent, likewise."""
+        return self._control.bytes_out + (self._bulk.bytes_out if self._bulk else 0)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the link has ended or is ending: nothing sent from now on leaves."""
+        return self._reason is not None
+
+    def start(self, handler: Handler) -> None:
+        """Begin to pass on what comes. Nothing is read before."""
+        self._handler = handler
+        self._control.set_vanished(VANISHED)
+        for connection in self._connections():
+            connection.start(self)
+
+    def send(self, message: Any) -> None:
+        """Send a message without a body; returns at once. On an ended link it is dropped. A peer that lets too many
+        wait is cut off (connection.LARGEST_BACKLOG)."""
+        assert BY_CLASS[type(message)].sender == self._side
+        self._control.send(message)
+
+    async def send_bulk(self, message: Any, body: bytes | memoryview) -> None:
+        """Send a message with its body, after those already waiting. Returns when all of it is with the kernel: until
+        then the body's memory must not change. Cancelling it ends the link. Raises ConnectionError: the link ended."""
+        assert BY_CLASS[type(message)].sender == self._side and self._bulk is not None
+        await self._bulk.send_body(message, memoryview(body).cast("B"))
+
+    def resume_bulk(self) -> None:
+        """There is memory again: ask bulk_buffer for the body that waits, if one does."""
+        if self._bulk is not None:
+            self._bulk.pump()
+
+    def close(self, reason: str = "closed by this side") -> None:
+        """End the link after the messages already sent have left; a body half sent is cut short."""
+        if self._reason is None:
+            self._reason = reason
+        if self._bulk is not None:
+            self._bulk.end(reason, abort=True)
+        self._control.end(reason)
+
+    async def wait_closed(self) -> None:
+        """Wait until the link has ended and on_closed was called."""
+        await asyncio.shield(self.ended)
+
+    # ---------------------------------------------------------------- what its connections call
+
+    def frame(self, connection: Connection, frame: Frame) -> memoryview | None:
+        assert self._handler is not None
+        message = frame.message
+        if type(message) not in self._accepts or (frame.body > 0) != (connection is self._bulk):
+            where = "bulk" if connection is self._bulk else "control"
+            raise ProtocolError(f"a {type(message).__name__} on the {where} connection of a {self.role}'s link")
+        if isinstance(message, Refused) and message.code == "protocol":
+            self.close(f"the peer gave this side up: {message.reason}")
+        elif frame.body:
+            return self._handler.bulk_buffer(self, message, frame.body)
+        else:
+            self._handler.on_message(self, message)
+        return None
+
+    def body(self, connection: Connection, body: Body) -> None:
+        assert self._handler is not None
+        self._handler.on_bulk(self, body.frame.message, body.memory)
+
+    def fault(self, connection: Connection, error: ProtocolError) -> None:
+        if self._side == "server":
+            self._control.send(Refused(code="protocol", reason=str(error)))
+        self.close(f"protocol error: {error}")
+
+    def lost(self, connection: Connection, reason: str) -> None:
+        if self._reason is None:
+            self._reason = reason
+        others = [other for other in self._connections() if not other.has_ended]
+        for other in others:
+            other.end(reason, abort=other.reason is None)
+        if not others and not self.ended.done():
+            self.ended.set_result(None)
+            self._report_end()
+
+    def _report_end(self) -> None:
+        assert self._handler is not None and self._reason is not None
+        body = self._bulk.unfinished if self._bulk else None
+        if body is not None:
+            self._handler.on_bulk_lost(self, body.frame.message, body.memory)
+        self._handler.on_closed(self, self._reason)
+
+    def _connections(self) -> list[Connection]:
+        return [self._control] if self._bulk is None else [self._control, self._bulk]

@@ -1,0 +1,194 @@
+"""The server's side: a listening socket whose connections become links once they have proved the run's token.
+
+Rules: nothing that a stranger does harms others: the number of connections in their handshake, their time and the length
+of their messages are bounded, and each that fails ends with a reason that is reported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import secrets
+import socket
+import ssl
+from dataclasses import replace
+from typing import Protocol
+
+from skerry.errors import ConfigError, ProtocolError, UnreachableError
+from skerry.fabric.address import Address
+from skerry.fabric.connection import Connection
+from skerry.fabric.handshake import Denied, Token, let_in
+from skerry.fabric.link import Handler, Link
+from skerry.fabric.messages import Greeting
+from skerry.fabric.tls import TlsConfig
+
+MOST_ARRIVING = 256  # connections in their handshake at once
+PAUSE = 1.0  # seconds, when no connection can be accepted (no file descriptors left)
+
+
+class Server(Protocol):
+    """Who a Listener reports to."""
+
+    def opened(self, link: Link) -> Handler:
+        """A peer has come in (link.role: learner or observer). Returns who handles its link."""
+
+    def refused(self, peer: str, code: str, reason: str) -> None:
+        """A connection ended in its handshake: for the log. `code` as in Refused, or: tls, silent, lost."""
+
+
+class Listener:
+    """Made by Listener.start. `address`: where it listens, with the port that was chosen if 0 was asked for."""
+
+    def __init__(self, sock: socket.socket, server: Server, *, token: Token, run: str, policy: str, heartbeat: float,
+                 context: ssl.SSLContext | None, patience: float, stall: float) -> None:  # fmt: skip
+        self.address = Address(*sock.getsockname()[:2])
+        self._socket = sock
+        self._server = server
+        self._token = token
+        self._greeting = Greeting(mac=b"", run=run, policy=policy, heartbeat=heartbeat)
+        self._context = context
+        self._patience = patience
+        self._stall = stall
+        self._arriving: set[asyncio.Task[None]] = set()
+        self._halves: dict[str, asyncio.Future[Connection]] = {}  # sessions that wait for their bulk connection
+        self._links: set[Link] = set()
+        self._past = (0, 0)  # bytes in and out of ended links
+        self._accepting = asyncio.create_task(self._accept())
+
+    @staticmethod
+    async def start(server: Server, *, token: Token, run: str, host: str = "127.0.0.1", port: int = 0, policy: str = "",
+                    heartbeat: float = 1.0, tls: TlsConfig | None = None, insecure: bool = False,
+                    patience: float = 10.0, stall: float = 15.0) -> Listener:  # fmt: skip
+        """Listen. `port` 0: a free one. `insecure`: allow listening beyond loopback without TLS. `patience`: seconds for a
+        handshake. `stall`: seconds without a byte in the middle of a frame after which a peer is given up.
+
+        Raises ConfigError (exposed without TLS; TLS files) and UnreachableError (the address cannot be listened on).
+        """
+        where = Address(host, port)
+        if not (tls or insecure or where.loopback):
+            raise ConfigError(f"listening on {where} without TLS would expose the run to the network",
+                              remedy="configure tls (cert and key), or say --insecure")  # fmt: skip
+        context = tls.server_context() if tls else None
+        return Listener(_bind(where), server, token=token, run=run, policy=policy, heartbeat=heartbeat, context=context,
+                        patience=patience, stall=stall)  # fmt: skip
+
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """Bytes in and out of all links, ended ones included."""
+        return (self._past[0] + sum(link.bytes_in for link in self._links),
+                self._past[1] + sum(link.bytes_out for link in self._links))  # fmt: skip
+
+    async def close(self, reason: str = "the syncer ends") -> None:
+        """Stop listening and end every link, after what was sent on them has left (connection.LINGER at most)."""
+        tasks = [self._accepting, *self._arriving]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._socket.close()
+        links = list(self._links)
+        for link in links:
+            link.close(reason)
+        await asyncio.gather(*(link.wait_closed() for link in links))
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                sock, address = await loop.sock_accept(self._socket)
+            except OSError as error:
+                self._server.refused("", "lost", f"cannot accept a connection: {error.strerror}")
+                await asyncio.sleep(PAUSE)
+                continue
+            peer = str(Address(*address[:2]))
+            if len(self._arriving) >= MOST_ARRIVING:
+                sock.close()
+                self._server.refused(peer, "silent", f"{MOST_ARRIVING} connections are in their handshake already")
+                continue
+            task = asyncio.create_task(self._admit(sock, peer))
+            self._arriving.add(task)
+            task.add_done_callback(self._arriving.discard)
+
+    async def _admit(self, sock: socket.socket, peer: str) -> None:
+        """See a new connection through its handshake, or end it with a reason."""
+        connection = Connection(peer, stall=self._stall)
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._patience):
+                await loop.connect_accepted_socket(lambda: connection, sock, ssl=self._context)
+                await self._greet(connection)
+        except (Denied, OSError, ProtocolError) as error:
+            if isinstance(error, Denied):
+                connection.send(error.refused)
+            code, reason = _explained(error, self._patience)
+            connection.end(reason, abort=not isinstance(error, Denied))
+            self._server.refused(peer, code, reason)
+        except BaseException:
+            connection.end("the syncer ends", abort=True)
+            raise
+
+    async def _greet(self, connection: Connection) -> None:
+        hello, mac = await let_in(connection, self._token, self._greeting.run)
+        greeting = replace(self._greeting, mac=mac)
+        if hello.role == "bulk":
+            half = self._halves.pop(hello.session, None)
+            if half is None or half.done():
+                raise Denied("session", "no session of that name waits for its bulk connection")
+            connection.send(greeting)
+            half.set_result(connection)
+            return
+        bulk = None
+        if hello.role == "learner":
+            greeting = replace(greeting, session=secrets.token_hex(16))
+            half = asyncio.get_running_loop().create_future()
+            self._halves[greeting.session] = half
+            try:
+                connection.send(greeting)
+                bulk = await half
+            finally:
+                self._halves.pop(greeting.session, None)
+        else:
+            connection.send(greeting)
+        link = Link(connection, bulk, side="server", role=hello.role, greeting=greeting)
+        self._links.add(link)
+        link.ended.add_done_callback(lambda _: self._forget(link))
+        link.start(self._server.opened(link))
+
+    def _forget(self, link: Link) -> None:
+        self._links.discard(link)
+        self._past = (self._past[0] + link.bytes_in, self._past[1] + link.bytes_out)
+
+
+def _bind(where: Address) -> socket.socket:
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            where.host or None, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]  # fmt: skip
+        sock = socket.socket(family, kind, proto)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setblocking(False)
+            sock.bind(address)
+            sock.listen(1024)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+    except OSError as error:
+        remedy = "give an address of this machine"
+        if error.errno == errno.EADDRINUSE:
+            remedy = "choose another port (0 takes a free one), or end the process that listens there"
+        elif error.errno == errno.EACCES:
+            remedy = "choose a port of 1024 or more"
+        raise UnreachableError(f"cannot listen on {where}: {(error.strerror or str(error)).lower()}", remedy=remedy) from error
+
+
+def _explained(error: Denied | OSError | ProtocolError, patience: float) -> tuple[str, str]:
+    """Code and reason for the log."""
+    if isinstance(error, Denied):
+        return error.refused.code, error.refused.reason
+    if isinstance(error, ProtocolError):
+        return "protocol", str(error)
+    if isinstance(error, TimeoutError):
+        return "silent", f"the handshake was not complete after {patience:g} s"
+    if isinstance(error, ssl.SSLError):
+        return "tls", f"the TLS handshake failed: {(error.reason or str(error)).replace('_', ' ').lower()}"
+    return "lost", f"it ended in its handshake: {error.strerror or error}"

@@ -1,0 +1,139 @@
+"""What travels besides the core's vocabulary, and the table of everything that may travel.
+
+Rules: a kind's number is never reused. A bulk message travels on the bulk connection and has a body; every other message
+travels on the control connection and has none. A side that gets a message which only it may send ends the link.
+docs/protocol.md describes all of them (a test compares).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from skerry.core import messages as core
+
+Role = Literal["learner", "observer", "bulk"]
+Side = Literal["client", "server"]
+
+
+# ---------------------------------------------------------------- handshake
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """The client's first message on a connection."""
+
+    role: Role  # "bulk": the second connection of a learner's session
+    run: str = ""  # the run it belongs to; "" = whichever this is
+    session: str = ""  # role "bulk": the session that the control connection's Greeting named
+    nonce: bytes  # 32 fresh random bytes
+    software: str = ""  # name and release, for logs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Challenge:
+    """The server's answer to Hello."""
+
+    nonce: bytes  # 32 fresh random bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """The client knows the run's token."""
+
+    mac: bytes  # 32 bytes; handshake.proof(..., "client", ...)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Greeting:
+    """The server knows the token, too; the connection is open. A refused client gets the core's Refused instead."""
+
+    mac: bytes  # 32 bytes; handshake.proof(..., "server", ...)
+    run: str
+    session: str = ""  # role "learner": what its bulk connection names
+    policy: str = ""  # the run's policy as JSON text
+    heartbeat: float = 1.0  # seconds: a learner sends a Report at least so often
+
+
+# ---------------------------------------------------------------- beside the core
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayoutText:
+    """The layout of the run's model (bulk: UTF-8 JSON text), from the learner that was asked for the seed, before the
+    first Seeded. On the same connection as those, so it arrives before them."""
+
+    learner: int
+    generation: int
+    hash: str  # Layout.hash of the layout in the body
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vitals:
+    """How a learner fares, for display and metrics; no decision hangs on it. Times are microseconds."""
+
+    learner: int
+    generation: int
+    median_step_us: int
+    max_gap_us: int  # longest time between two step hooks
+    max_hook_us: int
+    hook_us: int  # sum over all steps
+    span_us: int  # from the first step hook to the last
+    loss: float | None = None
+    pid_trainer: int = 0
+    pid_agent: int = 0
+    host: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusRequest:
+    """An observer asks how the run fares."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusText:
+    """The answer: a JSON object as text (docs/protocol.md)."""
+
+    text: str
+
+
+class Kind(NamedTuple):
+    """What may travel: its number in the frame's header, its class, who may send it, whether it has a bulk body."""
+
+    number: int
+    cls: type[Any]
+    sender: Side
+    bulk: bool = False
+
+
+KINDS: tuple[Kind, ...] = (
+    Kind(1, Hello, "client"),
+    Kind(2, Challenge, "server"),
+    Kind(3, Proof, "client"),
+    Kind(4, Greeting, "server"),
+    Kind(5, core.Refused, "server"),
+    Kind(10, core.Join, "client"),
+    Kind(11, LayoutText, "client", bulk=True),
+    Kind(12, core.Seeded, "client", bulk=True),
+    Kind(13, core.Report, "client"),
+    Kind(14, core.Nothing, "client"),
+    Kind(15, core.Contribution, "client", bulk=True),
+    Kind(16, core.Received, "client"),
+    Kind(17, core.TakenOver, "client"),
+    Kind(18, core.Leave, "client"),
+    Kind(19, Vitals, "client"),
+    Kind(20, StatusRequest, "client"),
+    Kind(30, core.Welcome, "server"),
+    Kind(31, core.Seed, "server"),
+    Kind(32, core.Ask, "server"),
+    Kind(33, core.Answer, "server"),
+    Kind(34, core.Cancel, "server"),
+    Kind(35, core.Delivery, "server", bulk=True),
+    Kind(36, core.Finish, "server"),
+    Kind(37, core.End, "server"),
+    Kind(38, StatusText, "server"),
+)
+BY_NUMBER = {kind.number: kind for kind in KINDS}
+BY_CLASS = {kind.cls: kind for kind in KINDS}
+HANDSHAKE = frozenset({Hello, Challenge, Proof, Greeting})
+OBSERVER = frozenset({StatusRequest})
