@@ -60,11 +60,10 @@ class Greeting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayoutText:
-    """The layout of the run's model (bulk: UTF-8 JSON text), from the learner that was asked for the seed, before the
-    first Seeded. On the same connection as those, so it arrives before them."""
+    """The layout of the sender's model (bulk: UTF-8 JSON {"layout": Layout.to_json's object, "aliases": {other name of a tied
+    tensor: its name in the layout}, "config": the user's description of the model}). A learner sends it on every new link,
+    beside its Join. A syncer that has no layout yet takes the first one that comes, and keeps a Join waiting for it."""
 
-    learner: int
-    generation: int
     hash: str  # Layout.hash of the layout in the body
 
 
