@@ -106,8 +106,7 @@ class Chaos:
                 _signal(targets, signal.SIGKILL)
                 _until(targets, psutil.STATUS_ZOMBIE)
             elif fault.kind == "stop":
-                _signal(targets, signal.SIGSTOP)
-                _until(targets, psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
+                _stop(targets)
                 self._active.append(_Active(fault, targets))
             elif fault.kind == "slow":
                 self._active.append(_Active(fault, edge=now))
@@ -129,7 +128,7 @@ class Chaos:
                 active.edge = now + DUTY_S * fault.factor
             else:
                 active.stopped = self._targets(fault)
-                _signal(active.stopped, signal.SIGSTOP)
+                _stop(active.stopped)
                 active.edge = now + DUTY_S * (1 - fault.factor)
 
     def _targets(self, fault: Fault) -> list[psutil.Process]:
@@ -159,6 +158,11 @@ def _signal(targets: list[psutil.Process], number: signal.Signals) -> None:
             process.send_signal(number)  # psutil checks that the id has not been given to another process since
         except psutil.NoSuchProcess:
             pass
+
+
+def _stop(targets: list[psutil.Process]) -> None:
+    _signal(targets, signal.SIGSTOP)
+    _until(targets, psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
 
 
 def _until(targets: list[psutil.Process], *states: str) -> None:

@@ -1,0 +1,120 @@
+"""Chaos strikes real processes: stand-ins for a trainer with its agent, and the kernel's word for what became of them."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from skerry.launch.chaos import Chaos
+from skerry.world.faults import Fault, FaultScript
+
+TRAINER = """
+import subprocess, sys, time
+agent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", "skerry.learner.agent"],
+                         start_new_session=True)
+print(agent.pid, flush=True)
+time.sleep(600)
+"""
+pytestmark = pytest.mark.processes
+DEAD = ("gone", psutil.STATUS_ZOMBIE)  # an orphan stays a zombie where nobody reaps it
+
+
+class Island:
+    """Learner 0, and what was asked of the launcher."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen([sys.executable, "-c", TRAINER], stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.agent = psutil.Process(int(self.process.stdout.readline()))
+        self.there = True
+        self.asked: list[str] = []
+        self.notes: list[str] = []
+
+    def trainer(self, learner: int) -> int | None:
+        return self.process.pid if self.there and learner == 0 and self.process.poll() is None else None
+
+    def join(self, learner: int) -> None:
+        self.asked.append(f"join {learner}")
+
+    def leave(self, learner: int) -> None:
+        self.asked.append(f"leave {learner}")
+
+    def chaos(self, script: str) -> Chaos:
+        return Chaos(FaultScript.parse(script), self, self._note)
+
+    def _note(self, event: str, fault: Fault) -> None:
+        self.notes.append(f"{event} {fault}")
+
+    def states(self) -> tuple[str, str]:
+        trainer = psutil.Process(self.process.pid).status() if self.process.returncode is None else "gone"
+        return trainer, self.agent.status() if self.agent.is_running() else "gone"
+
+
+@pytest.fixture
+def island() -> Iterator[Island]:
+    made = Island()
+    yield made
+    made.process.kill()
+    made.process.wait()
+    if made.agent.is_running():
+        made.agent.kill()
+
+
+def test_stop_freezes_the_whole_island_and_lets_it_go(island):
+    chaos = island.chaos("stop:0@1s+5s")
+    assert chaos.advance(0.5) == 1
+    assert chaos.advance(1.0) == 6 and island.states() == ("stopped", "stopped")
+    assert chaos.advance(5.9) == 6 and island.states() == ("stopped", "stopped")
+    assert chaos.advance(6.0) == float("inf") and "stopped" not in island.states()
+    assert island.notes == ["strike stop:0@1s+5s", "end stop:0@1s+5s"] and not chaos.unfired
+
+
+def test_kill_of_each_part(island):
+    chaos = island.chaos("kill:0.agent@1s kill:0.trainer@2s")
+    chaos.advance(1)
+    assert island.states()[1] in DEAD and island.process.poll() is None
+    chaos.advance(2)
+    assert island.process.wait() == -signal.SIGKILL  # its exit status is still the launcher's to read
+
+
+def test_kill_of_the_whole_island(island):
+    island.chaos("kill:0@0s").advance(0)
+    assert island.process.wait() == -signal.SIGKILL and island.states()[1] in DEAD
+
+
+def test_slow_runs_the_trainer_for_its_share(island):
+    chaos = island.chaos("slow:0x0.75@0s+1s")
+    now, stopped = 0.0, 0.0
+    while now < 1.0:
+        due = chaos.advance(now)
+        state, agent = island.states()
+        assert agent != "stopped"
+        stopped += min(due, 1.0) - now if state == "stopped" else 0.0
+        now = due
+    chaos.advance(1.0)
+    assert stopped == pytest.approx(0.25, abs=0.06) and island.states()[0] != "stopped"
+
+
+def test_a_target_that_is_not_there_is_struck_when_it_is(island):
+    chaos = island.chaos("kill:0.trainer@1s")
+    island.there = False
+    chaos.advance(3)
+    assert [str(fault) for fault in chaos.unfired] == ["kill:0.trainer@1s"] and not island.notes
+    island.there = True
+    chaos.advance(4)
+    assert not chaos.unfired and island.process.wait() == -signal.SIGKILL
+
+
+def test_join_and_leave_are_the_launchers_to_do(island):
+    island.chaos("join:7@1s leave:0@2s").advance(3)
+    assert island.asked == ["join 7", "leave 0"]
+
+
+def test_release_lets_go_of_everything(island):
+    chaos = island.chaos("stop:0@0s+60s")
+    chaos.advance(0)
+    chaos.release()
+    assert "stopped" not in island.states()
