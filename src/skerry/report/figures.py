@@ -19,7 +19,7 @@ LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7
 FAULT_COLOUR = "#b2182b"
 MARKS = {"kill": "X", "stop": "s", "slow": "v", "join": "^", "leave": "<"}
 MEAN_OVER = 24
-FLOPS_DPI = 110
+DPI = 110
 
 
 def draw(record: RunRecord, summary: dict[str, Any]) -> bytes:
@@ -47,14 +47,14 @@ def draw(record: RunRecord, summary: dict[str, Any]) -> bytes:
     contributors.set_xlabel("seconds since the run began")
     figure.suptitle(_title(record, summary), fontsize=12)
     image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=FLOPS_DPI)
+    figure.savefig(image, format="png", dpi=DPI)
     return image.getvalue()
 
 
 def _title(record: RunRecord, summary: dict[str, Any]) -> str:
-    loss = summary.get("eval_loss")
+    loss = summary["eval_loss"]
     end = f", eval loss {loss:.3f} nats/byte" if loss is not None else ""
-    return (f"{record.run_dir.name}: {summary['learners']} learners, {summary['params']:,} parameters, "
+    return (f"{record.run_dir.name}: {len(_ids(record))} learners, {summary['params'] or 0:,} parameters, "
             f"{len(record.strikes)} faults{end}")  # fmt: skip
 
 
@@ -141,9 +141,9 @@ def _contributors(axes: Any, record: RunRecord) -> None:
 
 def _traffic(axes: Any, summary: dict[str, Any]) -> None:
     bars = [
-        ("data-parallel\n(bf16 ring all-reduce, same steps)", summary.get("data_parallel_bytes", 0), "#bbbbbb"),
-        ("Skerry, learners to syncer", summary.get("bytes_up", 0), LINES[0]),
-        ("Skerry, syncer to learners", summary.get("bytes_down", 0), LINES[5]),
+        ("data-parallel\n(bf16 ring all-reduce, same steps)", summary["data_parallel_bytes"] or 0, "#bbbbbb"),
+        ("Skerry, learners to syncer", summary["bytes_up"] or 0, LINES[0]),
+        ("Skerry, syncer to learners", summary["bytes_down"] or 0, LINES[5]),
     ]
     for row, (_, value, colour) in enumerate(bars):
         axes.barh(row, value / 1e9, color=colour, height=0.6)

@@ -1,0 +1,91 @@
+"""The reference part of docs/configuration.md, made from the dataclasses and errors themselves.
+
+`python -m skerry.cli.reference docs/configuration.md` writes it between the file's two marker lines; a test fails when
+the file is not what this would write. A key's meaning is the comment beside its field, or the docstring under it.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from skerry import errors
+from skerry.cli.toml import default
+from skerry.errors import SkerryError
+
+BEGIN, END = "<!-- made by skerry.cli.reference -->", "<!-- end of what it made -->"
+
+
+def meanings(cls: type[Any]) -> dict[str, str]:
+    """What each field of a dataclass means, as its source says."""
+    source = inspect.getsource(cls)
+    body = ast.parse(source).body[0]
+    assert isinstance(body, ast.ClassDef)
+    lines, found = source.splitlines(), {}
+    for node, after in zip(body.body, [*body.body[1:], None], strict=True):
+        if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
+            continue
+        text = lines[(node.end_lineno or node.lineno) - 1][node.end_col_offset or 0 :].partition("#")[2].strip()
+        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str):
+            text = inspect.cleandoc(after.value.value).replace("\n", " ")
+        found[node.target.id] = text
+    return found
+
+
+def tables(root: Any, prefix: str = "") -> str:
+    """A Markdown table of the tree's simple keys, then one for each part under its own heading."""
+    means, rows, parts = meanings(type(root)), [], []
+    for field in fields(root):
+        value = getattr(root, field.name)
+        if is_dataclass(value):
+            parts.append(f"### `[{prefix}{field.name}]`\n\n{_intro(type(value))}\n\n{tables(value, f'{prefix}{field.name}.')}")
+        else:
+            given = default(field)
+            shown = "" if given is MISSING else f"`{_toml(value)}`"
+            kind = str(field.type).replace("|", "\\|")
+            rows.append(f"| `{prefix}{field.name}` | `{kind}` | {shown} | {means[field.name]} |")
+    head = "| key | type | default | meaning |\n| --- | --- | --- | --- |\n"
+    return "\n".join(([head + "\n".join(rows) + "\n"] if rows else []) + parts)
+
+
+def exit_codes() -> str:
+    """A Markdown table of what the command line may end with."""
+    kinds = [e for _, e in inspect.getmembers(errors, inspect.isclass) if issubclass(e, SkerryError) and e is not SkerryError]
+    rows = ["| 0 | | it did what it was asked to |", "| 1 | `SkerryError` | anything not named below |"]
+    for kind in sorted(kinds, key=lambda kind: kind.exit_code):
+        rows.append(f"| {kind.exit_code} | `{kind.__name__}` | {_intro(kind)} |")
+    rows.append("| 130 | | the user ended it (Ctrl-C) |")
+    return "| code | error | meaning |\n| --- | --- | --- |\n" + "\n".join(rows) + "\n"
+
+
+def written(document: str, root: Any) -> str:
+    """The document with everything between the markers made anew."""
+    before, _, rest = document.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    made = f"\n## Exit codes\n\n{exit_codes()}\n## Every key\n\n{tables(root)}"
+    return f"{before}{BEGIN}\n{made}\n{END}{after}"
+
+
+def _intro(cls: type[Any]) -> str:
+    return inspect.cleandoc(cls.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value is None:
+        return "none"
+    if isinstance(value, tuple):
+        return f"[{', '.join(_toml(item) for item in value)}]"
+    return f'"{value}"' if isinstance(value, str | Path) else str(value)
+
+
+if __name__ == "__main__":
+    from skerry.cli.tree import TrainConfig
+
+    path = Path(sys.argv[1])
+    path.write_text(written(path.read_text(), TrainConfig()))
