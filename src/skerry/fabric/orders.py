@@ -1,0 +1,174 @@
+"""The order channel between a training process and its agent: a socket pair that keeps message boundaries.
+
+The messages are the core's own (core/messages.py), packed into one fixed struct with the number of the slot they speak
+of, and four that only start and end the partnership. Rules:
+
+- `post` never blocks and never fails: what the socket does not take waits in line, and a dead peer takes nothing. Step
+  counts are cumulative, so of those that wait only the newest is kept; the rest is bounded by the slots.
+- A slot changes owner by a message here, after its copy is complete (fabric/shm.py).
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from collections import deque
+from dataclasses import asdict, dataclass
+from typing import TypeAlias
+
+from skerry.core.messages import Applied, CopiedOut, CopyOut, Count, Done, Go, Stepped, Stopped, TakeOver, TakeOverRule
+
+LONGEST = 65536
+"""Bytes of the longest message."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Greeted:
+    """Agent: the syncer has answered. With its policy (JSON text) the trainer can lay out the shared memory."""
+
+    policy: str
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attached:
+    """Trainer: from here on I carry out your orders and nobody else's. The shared memory's file comes with it."""
+
+    count: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """Agent: it will never work. The trainer raises the SkerryError of that name."""
+
+    error: str
+    message: str
+    remedy: str
+    code: str = ""  # RefusedError's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Over:
+    """Agent: nothing more is needed of you; leave."""
+
+
+Order: TypeAlias = CopyOut | TakeOver | Go | Done | Greeted | Failed | Over
+Reply: TypeAlias = Stepped | CopiedOut | Applied | Stopped | Attached
+Message: TypeAlias = Order | Reply
+
+_FIXED = struct.Struct("<BBhiqqqq")  # kind, rule, slot, fragment, step/version/steps, count
+_KINDS: tuple[type, ...] = (Stepped, Stopped, Attached, CopiedOut, Applied, CopyOut, TakeOver, Go, Done, Over)
+_TEXTS: tuple[type, ...] = (Greeted, Failed)
+_RULES: tuple[TakeOverRule, ...] = ("overwrite", "rebase", "blend", "carry")
+_STEPPED = _KINDS.index(Stepped)
+_NUMBER = {Applied: "version", TakeOver: "version", CopiedOut: "step", CopyOut: "step", Go: "steps"}
+
+
+def pack(message: Message, slot: int = -1) -> bytes:
+    """The bytes of a message."""
+    kind = type(message)
+    if kind in _TEXTS:
+        return bytes([len(_KINDS) + _TEXTS.index(kind)]) + json.dumps(asdict(message)).encode()
+    rule = _RULES.index(message.rule) if isinstance(message, TakeOver) else 0
+    number = getattr(message, _NUMBER[kind]) if kind in _NUMBER else 0
+    count = getattr(message, "count", (0, 0, 0))
+    return _FIXED.pack(_KINDS.index(kind), rule, slot, getattr(message, "fragment", -1), number, *count)
+
+
+def unpack(data: bytes | memoryview) -> tuple[Message, int]:
+    """The inverse of pack."""
+    if data[0] >= len(_KINDS):
+        return _TEXTS[data[0] - len(_KINDS)](**json.loads(bytes(data[1:]))), -1
+    kind_no, rule, slot, fragment, number, *count = _FIXED.unpack(data)
+    kind = _KINDS[kind_no]
+    if kind in (Stepped, Stopped, Attached):
+        return kind(count=Count(*count)), slot
+    if kind is Applied:
+        return Applied(fragment=fragment, version=number, count=Count(*count)), slot
+    if kind is CopiedOut:
+        return CopiedOut(fragment=fragment, step=number, count=Count(*count)), slot
+    if kind is CopyOut:
+        return CopyOut(fragment=fragment, step=number), slot
+    if kind is TakeOver:
+        return TakeOver(fragment=fragment, version=number, rule=_RULES[rule]), slot
+    return (Go(steps=number) if kind is Go else kind()), slot
+
+
+class Channel:
+    """One end of the channel. Closing it tells the peer, even if a forked child still holds a copy of the socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.socket = sock
+        self.closed = False  # the peer is gone
+        self._line: deque[bytes] = deque()
+        self._buffer = memoryview(bytearray(LONGEST))
+
+    @staticmethod
+    def pair() -> tuple[Channel, socket.socket]:
+        """This process' end, and the socket to hand to the other."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return Channel(ours), theirs
+
+    def post(self, message: Message, slot: int = -1) -> None:
+        """Send, or let it wait in line."""
+        data = pack(message, slot)
+        assert len(data) <= LONGEST
+        if self._line and data[0] == _STEPPED == self._line[-1][0]:
+            self._line.pop()
+        self._line.append(data)
+        self.flush()
+
+    def post_file(self, message: Message, file: int) -> None:
+        """Send at once, with an open file. For the first message of a channel: there is room for that."""
+        try:
+            socket.send_fds(self.socket, [pack(message)], [file])
+        except (BrokenPipeError, ConnectionResetError):
+            self.closed = True
+
+    def flush(self) -> bool:
+        """Send what waits, as far as the socket takes it. True if nothing waits any more."""
+        while self._line and not self.closed:
+            try:
+                self.socket.send(self._line[0], socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                return False
+            except OSError:
+                self.closed = True
+            else:
+                self._line.popleft()
+        return True
+
+    def receive(self) -> tuple[Message, int] | None:
+        """The next message and its slot; None if there is none now, or none ever again (`closed`)."""
+        try:
+            length = self.socket.recv_into(self._buffer)
+        except BlockingIOError:
+            return None
+        except OSError:
+            length = 0
+        if not length:
+            self.closed = True
+            return None
+        return unpack(self._buffer[:length])
+
+    def receive_file(self) -> tuple[Message, int] | None:
+        """As `receive`, but the second is an open file that came with the message; -1 if none did."""
+        try:
+            data, files, _, _ = socket.recv_fds(self.socket, LONGEST, 1)
+        except BlockingIOError:
+            return None
+        if not data:
+            self.closed = True
+            return None
+        return unpack(data)[0], files[0] if files else -1
+
+    def close(self) -> None:
+        """End the partnership."""
+        self.closed = True
+        try:
+            self.socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self.socket.close()

@@ -1,0 +1,201 @@
+"""What a training process does for Skerry at a step boundary: publish its counters, carry out the agent's orders.
+
+Rules: no network, no serialisation, no waiting, but for `Go`: before the first step, and at each boundary of a synchronous
+policy. A dead agent changes nothing here; the next one's channel is taken up at the next boundary. Times are kept in
+nanoseconds of the monotonic clock; frozen time (learner/supervisor.py) and time waited for others are no step's time.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from skerry import errors
+from skerry.core.layout import build_layout
+from skerry.core.messages import Applied, CopiedOut, CopyOut, Count, Done, Go, Stepped, Stopped, TakeOver
+from skerry.core.policy import Policy
+from skerry.fabric.orders import Attached, Channel, Failed, Greeted, Over
+from skerry.fabric.shm import IslandMemory, Pulse, slots_for
+from skerry.learner.config import LearnerConfig
+from skerry.learner.parameters import Fragments, Parameters
+from skerry.learner.supervisor import TICK, Supervisor
+
+_ABANDONED = 30.0  # seconds without any agent after which the end of the run is not waited for
+
+
+class Boundary:
+    """The trainer's side of its island."""
+
+    def __init__(self, parameters: Parameters, config: LearnerConfig, supervisor: Supervisor) -> None:
+        self.done = False  # the run has reached its budget: the loop should end
+        self.over = False  # nothing more is needed of this trainer
+        self.greeted: Greeted | None = None
+        self.policy: Policy | None = None
+        self.memory: IslandMemory | None = None
+        self.count = Count()
+        self._parameters = parameters
+        self._config = config
+        self._supervisor = supervisor
+        self._channel: Channel | None = None
+        self._fragments: Fragments | None = None
+        self._state: type[Stepped] | type[Stopped] | None = None  # what a new agent is told; None before training
+        self._released = -1  # steps of the boundary that Go let us leave
+        self._began = self._frozen = 0  # when the last boundary began, and how long we had been frozen by then
+        self._waited = 0  # during the last boundary
+        self._busy = self._all_waited = self._hook = self._max_hook = self._max_gap = 0
+        self._do: dict[type, Callable[[Any, int], None]] = {
+            CopyOut: self._copy_out, TakeOver: self._take_over, Go: self._go, Done: self._end_loop, Over: self._leave,
+            Greeted: self._lay_out, Failed: self._fail,
+        }  # fmt: skip
+
+    # ------------------------------------------------------------------ what the training thread calls
+
+    def join(self) -> None:
+        """Wait until the agent says that training may begin (or that the run is over). Raises SkerryError."""
+        while self._released < 0 and not self.over:
+            self._wait()
+        self._state = Stepped
+        self._began = time.monotonic_ns()
+        self._frozen = self._supervisor.frozen_ns(self._began)
+
+    def cross(self, tokens: int, loss: float) -> None:
+        """One step was made, on so many tokens."""
+        began = time.monotonic_ns()
+        frozen = self._supervisor.frozen_ns(began)
+        gap = max(0, began - self._began - (frozen - self._frozen) - self._waited)
+        self._busy += gap
+        self.count = Count(self.count.steps + 1, self.count.tokens + tokens, self._busy // 1000)
+        if self.count.steps >= 3:
+            self._max_gap = max(self._max_gap, gap)
+        self._publish(loss, gap)
+        self._attach()
+        self._post(Stepped(count=self.count))
+        self._carry_out()
+        self._waited = 0
+        if self.policy.synchronous:
+            self._wait_for_go()
+        ended = time.monotonic_ns()
+        inside = max(0, ended - began - self._waited - (self._supervisor.frozen_ns(ended) - frozen))
+        self._hook += inside
+        self._max_hook = max(self._max_hook, inside)
+        self._began, self._frozen = began, frozen
+
+    def finish(self, tokens: int) -> None:
+        """There will be no further step: carry out orders until the run is over. `tokens`: counted since the last step."""
+        self.count = self.count._replace(tokens=self.count.tokens + tokens)
+        self._state = Stopped
+        self._publish(float("nan"))
+        self._attach()
+        self._post(Stopped(count=self.count))
+        seen = time.monotonic()
+        while not self.over and time.monotonic() - seen < _ABANDONED:
+            self._wait()
+            if not self._channel.closed:
+                seen = time.monotonic()
+
+    def close(self) -> None:
+        """The agent sees that we are gone."""
+        if self._channel is not None:
+            self._channel.close()
+
+    # ------------------------------------------------------------------ agents come and go
+
+    def _attach(self) -> None:
+        """Take up a new agent's channel, if one lies ready; what the old one still wanted is void."""
+        channel = self._supervisor.take_channel()
+        if channel is None:
+            return
+        if self._channel is not None:
+            self._channel.close()
+        self._channel = channel
+        if self.memory is not None:
+            self._share()
+            if self._state is not None:
+                self._post(self._state(count=self.count))
+
+    def _share(self) -> None:
+        self._channel.post_file(Attached(count=self.count), self.memory.file)
+
+    def _lay_out(self, greeted: Greeted, _: int) -> None:
+        """The policy is known: build what depends on it."""
+        if self.memory is None:
+            self.greeted = greeted
+            self.policy = msgspec.json.decode(greeted.policy, type=Policy)
+            policy = self.policy
+            layout = build_layout(self._parameters.specs, policy.fragments, policy.fragmentation, policy.direct)
+            self._fragments = Fragments(self._parameters, layout)
+            self.memory = IslandMemory.create(self._config.shm_dir, layout, slots_for(policy))
+            self._share()
+
+    def _fail(self, failed: Failed, _: int) -> None:
+        kind = getattr(errors, failed.error)
+        code = {"code": failed.code} if failed.code else {}
+        raise kind(failed.message, remedy=failed.remedy, **code)
+
+    # ------------------------------------------------------------------ orders
+
+    def _carry_out(self) -> None:
+        receive = self._channel.receive
+        while (got := receive()) is not None:
+            self._do[type(got[0])](*got)
+
+    def _copy_out(self, order: CopyOut, slot: int) -> None:
+        self._fragments.copy_out(order.fragment, self.memory.out(slot, order.fragment))
+        self._post(CopiedOut(fragment=order.fragment, step=order.step, count=self.count), slot)
+
+    def _take_over(self, order: TakeOver, slot: int) -> None:
+        fragment, memory = order.fragment, self.memory
+        if order.rule == "overwrite":
+            self._fragments.overwrite(fragment, memory.value(slot, fragment))
+        elif order.rule == "blend":
+            self._fragments.blend(fragment, memory.value(slot, fragment), self.policy.blend)
+        else:  # carry, rebase: the agent has worked out the change
+            self._fragments.add(fragment, memory.change(slot, fragment))
+        memory.set_applied(slot, self.count)
+        self._post(Applied(fragment=fragment, version=order.version, count=self.count), slot)
+
+    def _go(self, order: Go, _: int) -> None:
+        self._released = order.steps
+
+    def _end_loop(self, order: Done, _: int) -> None:
+        self.done = True
+
+    def _leave(self, order: Over, _: int) -> None:
+        self.done = self.over = True
+
+    def _post(self, message: Stepped | Stopped | CopiedOut | Applied, slot: int = -1) -> None:
+        self._channel.post(message, slot)
+
+    # ------------------------------------------------------------------ waiting, publishing
+
+    def _wait_for_go(self) -> None:
+        while self._released < self.count.steps and not self.done:
+            self._waited += self._wait()
+        self._all_waited += self._waited
+
+    def _wait(self) -> int:
+        """Until an order has come and is carried out, or a tick has passed. Returns nanoseconds waited."""
+        before = self._unfrozen_ns()
+        self._attach()
+        if self._channel is None or self._channel.closed:
+            self._supervisor.wait_for_channel(TICK)
+            return self._unfrozen_ns() - before
+        self._channel.flush()
+        poll = select.poll()
+        poll.register(self._channel.socket, select.POLLIN)
+        poll.poll(TICK * 1000)
+        waited = self._unfrozen_ns() - before
+        self._carry_out()
+        return waited
+
+    def _unfrozen_ns(self) -> int:
+        now = time.monotonic_ns()
+        return now - self._supervisor.frozen_ns(now)
+
+    def _publish(self, loss: float, gap: int | None = None) -> None:
+        times = (self._all_waited, self._hook, self._max_hook, self._max_gap)
+        self.memory.publish(Pulse(*self.count, *(t // 1000 for t in times), loss), gap if gap is None else gap // 1000)

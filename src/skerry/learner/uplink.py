@@ -1,0 +1,190 @@
+"""The agent's link to its syncer: made, kept, made again; and what is said to the user about it.
+
+Rules: a message that finds no link is dropped, since every Join bears the learner's whole state. Bodies wait in line for
+the bulk connection; one that nobody wants any more when its turn comes is not sent. The run is the first one that let us
+in: another run at the same address, or another policy, is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from skerry.core.messages import Delivery, Join, Refused, Welcome
+from skerry.core.policy import Policy
+from skerry.errors import RefusedError, SkerryError, UnreachableError
+from skerry.fabric.address import backoff
+from skerry.fabric.client import connect
+from skerry.fabric.handshake import Token, refused_error
+from skerry.fabric.link import Link
+from skerry.fabric.messages import LayoutText
+from skerry.learner.config import LearnerConfig
+from skerry.learner.notices import Notices
+
+_STEADY = 10.0  # seconds: after a link that held so long the first attempt comes soon
+
+
+class Owner(Protocol):
+    """Whose link it is."""
+
+    over: bool
+    """No link is needed any more."""
+
+    def linked(self, policy: str, run_id: str) -> None:
+        """There is a link; nothing was said on it yet."""
+
+    def event(self, message: Any) -> None:
+        """The syncer speaks."""
+
+    def buffer(self, message: Delivery, nbytes: int) -> memoryview | None:
+        """As fabric.link.Handler.bulk_buffer."""
+
+    def arrived(self, message: Delivery) -> None:
+        """The body is complete."""
+
+    def abandon(self) -> None:
+        """It never will be."""
+
+    def unwelcome(self, error: SkerryError) -> bool:
+        """The syncer will not have us, or our configuration does not let us ask. True to try on."""
+
+    def meanwhile(self) -> str:
+        """What the trainer does while there is no link."""
+
+
+class Uplink:
+    """At most one link at a time. Handler of fabric links."""
+
+    def __init__(self, config: LearnerConfig, policy: str, run_id: str, owner: Owner, notices: Notices) -> None:
+        self.heartbeat = 1.0  # seconds, as the syncer wants it
+        self.welcomed = False  # on the present link
+        self.lost_at = time.monotonic()  # when there was last a link
+        self._config = config
+        self._policy, self._run_id = policy, run_id  # empty before the first link
+        self._owner = owner
+        self._notices = notices
+        self._link: Link | None = None
+        self._bodies: asyncio.Queue[tuple[Any, memoryview, Callable[[], bool]]] = asyncio.Queue()
+
+    def __bool__(self) -> bool:
+        return self._link is not None
+
+    # ------------------------------------------------------------------ for its owner
+
+    async def keep(self) -> None:
+        """Connect, stay connected, connect again, until it is over."""
+        waits = backoff(random.Random())
+        while not self._owner.over:
+            try:
+                token = Token.read(self._config.token_file)
+                link = await connect(self._config.syncer, token=token, handler=self, run=self._run_id, tls=self._config.tls)
+            except UnreachableError as error:
+                self._notices.keep_saying("link", f"{error}; {self._owner.meanwhile()}")
+            except SkerryError as error:
+                self._refused(error)
+            else:
+                began = time.monotonic()
+                await self._use(link)
+                if time.monotonic() - began > _STEADY:
+                    waits = backoff(random.Random())
+            await asyncio.sleep(next(waits))
+
+    def join(self, join: Join, about: bytes) -> None:
+        """The first message on each link. `about`: the body of LayoutText."""
+        self._link.send(join)
+        self.send_body(LayoutText(hash=join.layout), memoryview(about))
+
+    def send(self, message: Any) -> None:
+        """Send, or drop if there is no link."""
+        if self._link is not None:
+            self._link.send(message)
+
+    def send_body(self, message: Any, body: memoryview, wanted: Callable[[], bool] = lambda: True) -> None:
+        """Send in turn, if it is still wanted by then."""
+        self._bodies.put_nowait((message, body, wanted))
+
+    def resume(self) -> None:
+        """There is memory for deliveries again. Not at once: this may be said inside the link's own call."""
+        if self._link is not None:
+            asyncio.get_running_loop().call_soon(self._link.resume_bulk)
+
+    async def close(self, patience: float) -> None:
+        """End the link after what was said has left."""
+        if self._link is not None:
+            self._link.close()
+            try:
+                await asyncio.wait_for(self._link.wait_closed(), patience)
+            except TimeoutError:
+                pass
+
+    # ------------------------------------------------------------------ a link's life
+
+    async def _use(self, link: Link) -> None:
+        greeting = link.greeting
+        if self._policy and not _same_policy(self._policy, greeting.policy):
+            link.close()
+            self._refused(RefusedError(f"the syncer at {link.peer} has another policy than the run had", code="layout",
+                                       remedy="restart this learner"))  # fmt: skip
+        else:
+            self._policy, self._run_id, self.heartbeat = greeting.policy, greeting.run, greeting.heartbeat
+            self._link, self._bodies = link, asyncio.Queue()
+            self._owner.linked(greeting.policy, greeting.run)
+        sending = asyncio.create_task(self._send_bodies(link))
+        try:
+            await link.wait_closed()
+        finally:
+            sending.cancel()
+
+    async def _send_bodies(self, link: Link) -> None:
+        bodies = self._bodies
+        while True:
+            message, body, wanted = await bodies.get()
+            if wanted():
+                try:
+                    await link.send_bulk(message, body)
+                except ConnectionError:
+                    return
+
+    def _refused(self, error: SkerryError) -> None:
+        if self._owner.unwelcome(error):
+            self._notices.keep_saying("link", f"{error}; {self._owner.meanwhile()}")
+
+    # ------------------------------------------------------------------ fabric.link.Handler
+
+    def on_message(self, link: Link, message: Any) -> None:
+        if isinstance(message, Refused):
+            self._refused(refused_error(message, f"the syncer at {link.peer}"))
+            link.close()
+            return
+        if isinstance(message, Welcome):
+            self.welcomed = True
+            self._notices.name = f"learner {message.learner}"
+            self._notices.over("link", f"connected with the syncer at {link.peer}")
+        self._owner.event(message)
+
+    def bulk_buffer(self, link: Link, message: Delivery, nbytes: int) -> memoryview | None:
+        return self._owner.buffer(message, nbytes)
+
+    def on_bulk(self, link: Link, message: Delivery, buffer: memoryview) -> None:
+        self._owner.arrived(message)
+
+    def on_bulk_lost(self, link: Link, message: Delivery, buffer: memoryview) -> None:
+        self._owner.abandon()
+
+    def on_closed(self, link: Link, reason: str) -> None:
+        if link is self._link:
+            self._link, self.welcomed, self.lost_at = None, False, time.monotonic()
+            if not self._owner.over:
+                text = f"the link with the syncer at {link.peer} has ended ({reason}); {self._owner.meanwhile()}"
+                self._notices.keep_saying("link", text)
+
+
+def _same_policy(one: str, other: str) -> bool:
+    """Whether two policies (JSON) differ in no more than the run's budget."""
+    first, second = (msgspec.json.decode(text, type=Policy).replace(steps=0, tokens=0) for text in (one, other))
+    return first == second
