@@ -11,7 +11,7 @@ import inspect
 import sys
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from skerry import errors
 from skerry.cli.toml import default
@@ -38,7 +38,7 @@ def meanings(cls: type[Any]) -> dict[str, str]:
 
 def tables(root: Any, prefix: str = "") -> str:
     """A Markdown table of the tree's simple keys, then one for each part under its own heading."""
-    means, rows, parts = meanings(type(root)), [], []
+    means, hints, rows, parts = meanings(type(root)), get_type_hints(type(root)), [], []
     for field in fields(root):
         value = getattr(root, field.name)
         if is_dataclass(value):
@@ -46,8 +46,7 @@ def tables(root: Any, prefix: str = "") -> str:
         else:
             given = default(field)
             shown = "" if given is MISSING else f"`{_toml(value)}`"
-            kind = str(field.type).replace("|", "\\|")
-            rows.append(f"| `{prefix}{field.name}` | `{kind}` | {shown} | {means[field.name]} |")
+            rows.append(f"| `{prefix}{field.name}` | {_kind(hints[field.name], field.type)} | {shown} | {means[field.name]} |")
     head = "| key | type | default | meaning |\n| --- | --- | --- | --- |\n"
     return "\n".join(([head + "\n".join(rows) + "\n"] if rows else []) + parts)
 
@@ -72,6 +71,12 @@ def written(document: str, root: Any) -> str:
 
 def _intro(cls: type[Any]) -> str:
     return inspect.cleandoc(cls.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
+
+
+def _kind(hint: Any, written: Any) -> str:
+    if get_origin(hint) is Literal:
+        return ", ".join(f'`"{choice}"`' for choice in get_args(hint))
+    return f"`{written}`".replace("|", "\\|")
 
 
 def _toml(value: Any) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import msgspec
 import tomli_w
@@ -67,13 +67,20 @@ def filled(base: T, tables: dict[str, Any], source: str, prefix: str = "") -> T:
             where = f"[{prefix.rstrip('.')}]" if prefix else "the top level"
             raise ConfigError(f"{source}: unknown key {prefix}{key}", remedy=f"allowed in {where} are {', '.join(known)}")
         present = getattr(base, key)
-        if is_dataclass(present):
+        part = present if is_dataclass(present) else _optional_part(hints[key])
+        if part is not None:
             if not isinstance(value, dict):
                 raise ConfigError(f"{source}: {prefix}{key} is a table", remedy=f"write [{prefix}{key}]")
-            changes[key] = filled(present, value, source, f"{prefix}{key}.")
+            changes[key] = filled(part, value, source, f"{prefix}{key}.")
         else:
             changes[key] = _converted(value, hints[key], f"{source}: {prefix}{key}")
     return replace(base, **changes)  # type: ignore[type-var]
+
+
+def _optional_part(hint: Any) -> Any:
+    """For a part that may be none: what a table for it starts from; None for any other field."""
+    kind = next((kind for kind in get_args(hint) if is_dataclass(kind)), None)
+    return kind() if isinstance(kind, type) else None
 
 
 def _converted(value: Any, hint: Any, where: str) -> Any:

@@ -26,8 +26,8 @@ class Policy:
     """How learners and syncer work together. Raises ConfigError where a value, or two together, cannot work."""
 
     # Which fragment when
-    fragments: int = 24  # P
-    fragmentation: Fragmentation = "balanced"
+    fragments: int = 24  # P: parts in which the model is exchanged
+    fragmentation: Fragmentation = "balanced"  # which tensors form one: equal sizes, every P-th layer, or whole layers
     interval: int = 24  # H: inner steps between two rounds of one fragment
     overlap: int = 2  # tau: steps from hand-over to take-over; the most rounds open at once (at least one)
     # Who is in a round
@@ -37,21 +37,21 @@ class Policy:
     max_staleness: int = 1  # versions that a contribution's base may lie behind
     wait_for: int = 1  # learners that must have joined before the first step
     # What is made of it
-    merge: MergeRule = "rda"
+    merge: MergeRule = "rda"  # radial-directional averaging, or the direct weighted mean
     direct: tuple[str, ...] = ()  # name patterns averaged directly, besides embeddings
-    outer_lr: float = 0.8
-    outer_momentum: float = 0.4
-    on_included: IncludedRule = "overwrite"
-    on_excluded: ExcludedRule = "carry"
+    outer_lr: float = 0.8  # of the outer step, SGD with Nesterov momentum
+    outer_momentum: float = 0.4  # of the outer step
+    on_included: IncludedRule = "overwrite"  # how a learner takes over a value that its contribution is in
+    on_excluded: ExcludedRule = "carry"  # how it takes over one that it is not in; carry: its change stays on top
     blend: float = 0.5  # share of the new global value under on_included = "blend"
     # On the wire
-    codec_up: CodecName = "bf16"
-    codec_down: CodecName = "fp32"
+    codec_up: CodecName = "bf16"  # of contributions
+    codec_down: CodecName = "fp32"  # of delivered values
     # When patience ends
-    round_timeout: float = 60.0
-    sync_timeout: float = 600.0
+    round_timeout: float = 60.0  # for a round to find its quorum
+    sync_timeout: float = 600.0  # for a silent learner under a synchronous policy
     silent_after: float = 10.0  # a learner not heard of for so long counts as dead until it speaks again
-    final_timeout: float = 30.0
+    final_timeout: float = 30.0  # for the last round of the run
     # When the run ends; 0 = no such budget
     steps: int = 0  # global steps
     tokens: int = 0  # tokens processed by all learners

@@ -121,11 +121,11 @@ class LocalRun:
 
     def _start(self) -> None:
         ready = self._job.run_dir / "address"
-        ready.unlink(missing_ok=True)
+        before = _identity(ready)  # that of a resumed run: its port is taken again
         self._syncer = self._process("syncer", self._job.syncer)
         self._syncer.start()
         until = time.monotonic() + self._config.start_timeout
-        while not (ready.exists() and ready.read_text().strip()):
+        while _identity(ready) in (None, before):
             if not self._syncer.alive:
                 raise self._syncer.error()
             if self._interrupts:
@@ -255,6 +255,15 @@ class LocalRun:
         """A line of faults.jsonl: strike, end, start, exit, unfired; `unix` in seconds."""
         self._notes.write(json.dumps({"unix": round(time.time(), 3), "event": event, **fields}) + "\n")
         self._notes.flush()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Tells one file of that name from the next; None if there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

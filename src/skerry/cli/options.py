@@ -1,0 +1,64 @@
+"""How every command reads its options (by tyro): a dataclass whose fields are the options and whose docstring is the help.
+
+A command that works on the config tree is read in two passes: the options that say where to start from (`start_from`),
+then everything, with that as the defaults; so that --help shows the values as they stand.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+import tyro
+
+from skerry.fabric.tls import TlsConfig
+
+T = TypeVar("T")
+Shown: TypeAlias = tyro.conf.AvoidSubcommands[T]
+"""A part of the tree as flags: what may be none and is a table of its own (tls) is for the file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TlsOptions:
+    """Encryption. Nothing given: plain TCP."""
+
+    on: bool = False  # encrypt even if no file is named: certificates are checked against the system's authorities
+    cert: str = ""  # own certificate (PEM)
+    key: str = ""  # its key (PEM)
+    ca: str = ""  # certificate of the authority that signed the other side's (PEM)
+
+    def config(self) -> TlsConfig | None:
+        """As the fabric wants it."""
+        if not (self.on or self.cert or self.key or self.ca):
+            return None
+        return TlsConfig(cert=self.cert, key=self.key, ca=self.ca)
+
+
+def parse(kind: type[T], arguments: Sequence[str], *, command: str, examples: str, default: T | None = None) -> T:
+    """Read a command's options into the dataclass `kind`; what is not given is as in `default`, or in its fields.
+
+    A wrong option ends the program with exit code 2 and tyro's explanation; what the dataclasses themselves raise
+    (ConfigError) comes out as it is. --data is short for --recipe.data.
+    """
+    lines = "\n".join(f"  {line.strip()}" for line in examples.strip().splitlines())
+    description = f"{(kind.__doc__ or '').strip()}\n\nexamples:\n{lines}"
+    given = ["--recipe.data" + a.removeprefix("--data") if a.split("=")[0] == "--data" else a for a in arguments]
+    return tyro.cli(kind, prog=f"skerry {command}", description=description, args=given, default=default)
+
+
+def start_from(arguments: Sequence[str]) -> tuple[Any, dict[str, Any]]:
+    """The tree that --config, --preset, --name and --resume say to start from, and what --config and --preset said."""
+    from skerry.cli.tree import load  # late: it brings torch, which `skerry status` does without
+
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for option in ("--config", "--preset", "--name"):
+        first.add_argument(option)
+    first.add_argument("--resume", action="store_true")
+    found, _ = first.parse_known_args(list(arguments))
+    config = Path(found.config) if found.config else None
+    if config is None and found.resume and found.name:
+        config = Path("runs") / found.name / "config.toml"
+    return load(config, found.preset), {"config": config, "preset": found.preset}

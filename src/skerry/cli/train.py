@@ -1,0 +1,117 @@
+"""`skerry train`: a whole run on this machine, from the first process to the report."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from skerry.cli.options import Shown, parse, start_from
+from skerry.cli.toml import write
+from skerry.cli.tree import TrainConfig
+from skerry.errors import RunDirError, SkerryError
+from skerry.launch.local import Job, LocalRun
+from skerry.recipe.data import Corpus, load_corpus
+from skerry.report.write import write_report
+
+EXAMPLES = """
+skerry train                                                   four learners, a small model, Python's own sources
+skerry train --name mine --data ~/texts --recipe.model small   your text, a larger model, in runs/mine
+skerry train --preset diloco --policy.steps 500                synchronous DiLoCo
+skerry train --learners 4 --chaos "kill:2.trainer@30s stop:1@45s+20s kill:3.agent@80s"
+skerry train --name mine --resume --policy.steps 2000          go on from the last snapshot
+skerry train --config examples/demo.toml --force
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainCommand:
+    """Train a model on this machine: a syncer and several learners, from start to report.
+
+    Everything a run writes is in its directory: config.toml (what it ran with), model/ (the trained model), summary.json,
+    report.html and report.png. Ctrl-C saves the model and ends everything; a second one ends at once."""
+
+    config: Path | None = None  # TOML file to start from; flags change single values of it
+    preset: str | None = None  # policy to start from: decoupled, streaming or diloco
+    name: str | None = None  # short for --syncer.run-dir runs/NAME
+    force: bool = False  # remove the run's directory if it is there
+    resume: bool = False  # go on with the run in its directory; its config.toml is where the options start from
+    tree: Annotated[Shown[TrainConfig], tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+
+
+def main(arguments: list[str]) -> int:
+    """The command."""
+    command = read_command(arguments)
+    config = _settled(command.tree)
+    corpus = load_corpus(config.recipe.data, config.recipe.context)
+    run_dir = config.syncer.run_dir
+    _prepare(run_dir, force=command.force, resume=command.resume)
+    write(run_dir / "config.toml", config)
+    run = LocalRun(job(config, resume=command.resume), config.launch, config.faults)
+    try:
+        run.run()
+    except SkerryError:
+        if (run_dir / "figures.json").exists():
+            finish(run_dir, corpus)
+        raise
+    finish(run_dir, corpus)
+    return 0
+
+
+def read_command(arguments: list[str]) -> TrainCommand:
+    """The command line over the file it names."""
+    tree, rest = start_from(arguments)
+    default = TrainCommand(tree=tree, **rest)
+    command = parse(TrainCommand, arguments, command="train", examples=EXAMPLES, default=default)
+    if command.name is not None:
+        syncer = replace(command.tree.syncer, run_dir=Path("runs") / command.name)
+        command = replace(command, tree=replace(command.tree, syncer=syncer))
+    return command
+
+
+def job(config: TrainConfig, *, resume: bool) -> Job:
+    """The command lines of a run's processes; each reads the run's own config.toml."""
+    run_dir = config.syncer.run_dir
+    this = (sys.executable, "-m", "skerry.cli")
+    tree = ("--config", str(run_dir / "config.toml"))
+    token = ("--token-file", str(config.syncer.token_file or run_dir / "token"))
+    return Job(
+        run_dir=run_dir, learners=config.learners,
+        syncer=(*this, "syncer", *tree, *(("--resume",) if resume else ())),
+        learner=lambda address, learner: (*this, "join", address, *tree, *token, "--id", str(learner)),
+        evaluator=(sys.executable, "-m", "skerry.recipe.evaluate", str(run_dir)),
+    )  # fmt: skip
+
+
+def _settled(config: TrainConfig) -> TrainConfig:
+    """The tree as it will run: a shard of the data for each learner, unless the shards are given."""
+    if config.recipe.shards:
+        return config
+    return replace(config, recipe=replace(config.recipe, shards=config.learners))
+
+
+def _prepare(run_dir: Path, *, force: bool, resume: bool) -> None:
+    """Make the run's directory. Raises RunDirError if it is there and that was not asked for, or the reverse."""
+    if resume:
+        if not (run_dir / "store").is_dir():
+            raise RunDirError(f"{run_dir} holds no run to go on with", remedy="leave out --resume, or name another run")
+        return
+    if run_dir.exists():
+        if not force:
+            raise RunDirError(f"{run_dir} exists already",
+                              remedy="--resume goes on with it, --force removes it, --name NAME takes another")  # fmt: skip
+        if any(run_dir.iterdir()) and not (run_dir / "config.toml").exists():
+            raise RunDirError(f"{run_dir} does not look like a run, so --force does not remove it",
+                              remedy="name another directory")  # fmt: skip
+        shutil.rmtree(run_dir)
+    run_dir.mkdir(parents=True)
+
+
+def finish(run_dir: Path, corpus: Corpus) -> None:
+    """Summary and report, and the last lines on the terminal."""
+    written = write_report(run_dir, corpus.sha256)
+    print(written.text)
