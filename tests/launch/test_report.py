@@ -60,6 +60,21 @@ def test_recovery_counts_only_rounds_opened_after_the_strike(run_dir):
     assert record.recovered_s(stop) == pytest.approx(1.0)
 
 
+def test_what_a_resumption_has_undone_is_left_out(tmp_path):
+    """A first start until 10 s, killed; a second one from the snapshot at 6 s, 100 s later."""
+    def rounds(*times: float) -> list[dict]:
+        return [{"t": t, "kind": "round", "open_s": 0.1, "included": [0], "contributors": 1} for t in times]
+
+    begin = {"kind": "event", "event": "begin"}
+    _write(tmp_path / "metrics.jsonl", [{**begin, "t": 0.0, "unix": BEGAN}, *rounds(2, 5, 7, 10),
+                                        {**begin, "t": 6.0, "unix": BEGAN + 110}, *rounds(8, 9)])  # fmt: skip
+    strikes = [{"unix": BEGAN + at, "event": "strike", "learner": 0, "kind": "kill"} for at in (4, 8, 112)]
+    _write(tmp_path / "faults.jsonl", strikes)
+    record = RunRecord.read(tmp_path)
+    assert [line["t"] for line in record.rounds] == [2, 5, 8, 9]
+    assert [line["t"] for line in record.strikes] == [4, 8]  # the one at 8 s of the first start was undone with its time
+
+
 def test_summary_has_every_key_and_no_other(run_dir):
     summary = summarise(RunRecord.read(run_dir), data_sha256="ab")
     assert list(summary) == list(KEYS)

@@ -1,7 +1,9 @@
 """A run's files, read for the report: figures.json, metrics.jsonl, eval.jsonl, faults.jsonl.
 
 Rules: reading never changes a run; missing files are empty ones (a run that was interrupted has a report, too); all times
-are seconds since the run began, as in metrics.jsonl (faults.jsonl and eval.jsonl bear the machine's clock, `unix`).
+are seconds since the run began, as in metrics.jsonl (lines that bear the machine's clock, `unix`, are placed by the
+syncer's `begin` events, which bear both). A resumed run goes on at its snapshot's time: what an earlier start of the
+syncer wrote after that time was undone, and is left out.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """All that the run's files say. `began`: the machine's clock (seconds since 1970) at t = 0."""
+    """All that the run's files say."""
 
     run_dir: Path
     figures: Line
@@ -27,24 +29,23 @@ class RunRecord:
     events: list[Line]
     evals: list[Line]
     faults: list[Line]
-    began: float
 
     @staticmethod
     def read(run_dir: Path) -> RunRecord:
         """Raises RunDirError if there is no run."""
-        metrics = _lines(run_dir / "metrics.jsonl")
+        metrics = _kept(_lines(run_dir / "metrics.jsonl"))
         if not metrics:
             raise RunDirError(f"{run_dir} holds no run that has begun", remedy="name a directory under runs/")
         figures = run_dir / "figures.json"
         known = json.loads(figures.read_text()) if figures.exists() else {}
-        began = _began(metrics)
+        starts = [line for line in metrics if "unix" in line]
         return RunRecord(
-            run_dir=run_dir, figures=known, began=began,
+            run_dir=run_dir, figures=known,
             learners=[line for line in metrics if line["kind"] == "learner"],
             rounds=[line for line in metrics if line["kind"] == "round"],
             events=[line for line in metrics if line["kind"] == "event"],
-            evals=[_timed(line, began) for line in _lines(run_dir / "eval.jsonl")],
-            faults=[_timed(line, began) for line in _lines(run_dir / "faults.jsonl")],
+            evals=_placed(_lines(run_dir / "eval.jsonl"), starts),
+            faults=_placed(_lines(run_dir / "faults.jsonl"), starts),
         )  # fmt: skip
 
     @property
@@ -84,9 +85,26 @@ def _lines(path: Path) -> list[Line]:
     return [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines() if line]
 
 
-def _began(metrics: list[Line]) -> float:
-    return next((line["unix"] - line["t"] for line in metrics if "unix" in line), 0.0)
+def _kept(metrics: list[Line]) -> list[Line]:
+    """The lines that still hold: at each new start of the syncer, those of later times go."""
+    kept: list[Line] = []
+    for line in metrics:
+        if line.get("event") == "begin":
+            while kept and kept[-1]["t"] > line["t"]:
+                kept.pop()
+        kept.append(line)
+    return kept
 
 
-def _timed(line: Line, began: float) -> Line:
-    return line if "t" in line else {**line, "t": round(line["unix"] - began, 3)}
+def _placed(lines: list[Line], starts: list[Line]) -> list[Line]:
+    """Lines with the machine's clock given their time in the run; those that a resumption has undone are left out."""
+    found = []
+    for line in lines:
+        if "unix" in line:
+            i = max((i for i, start in enumerate(starts) if start["unix"] <= line["unix"]), default=0)
+            t = starts[i]["t"] + line["unix"] - starts[i]["unix"] if starts else 0.0
+            if i + 1 < len(starts) and t > starts[i + 1]["t"]:
+                continue
+            line = {**line, "t": round(t, 3)}
+        found.append(line)
+    return found
