@@ -6,29 +6,21 @@ import asyncio
 import json
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
+import skerry
 from skerry.core.layout import Layout
-from skerry.core.messages import (
-    Contribution,
-    Delivery,
-    End,
-    Join,
-    Leave,
-    Received,
-    Report,
-    Seed,
-    Seeded,
-    TakenOver,
-    Welcome,
-)
+from skerry.core.messages import Delivery, Join, Report, Seed, Seeded, Welcome
 from skerry.core.policy import Policy
 from skerry.fabric.handshake import Token
 from skerry.fabric.link import Link
@@ -45,7 +37,6 @@ class ScriptedSyncer:
 
     def __init__(self, policy: Policy, port: int = 0, run: str = "run-1") -> None:
         self.policy, self.run = policy, run
-        self.seen: list[Any] = []  # every message, Reports and Vitals aside
         self.reports: list[Report] = []
         self.vitals: list[Vitals] = []
         self.about: dict[str, Any] = {}
@@ -104,6 +95,16 @@ class ScriptedSyncer:
             if isinstance(message, kind) and which(message):
                 return message, body
 
+    def heard(self, kind: type, which: Callable[[Any], bool], patience: float = 0.002) -> tuple[Any, bytes] | None:
+        """As wait_for, but None if it has not come yet."""
+        while True:
+            try:
+                message, body = self._news.get(timeout=patience)
+            except queue.Empty:
+                return None
+            if isinstance(message, kind) and which(message):
+                return message, body
+
     def send(self, message: Any) -> None:
         """To the learner that linked last."""
         self._loop.call_soon_threadsafe(self.links[-1].send, message)
@@ -134,6 +135,75 @@ class ScriptedSyncer:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+class Island:
+    """A learner inside its block, with a real agent and a scripted syncer. Each step takes 1/8 off every parameter."""
+
+    def __init__(self, model: torch.nn.Module, syncer: ScriptedSyncer, token_file: Path, **settings: Any) -> None:
+        self.model, self.syncer = model, syncer
+        self.optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.125)
+        with ThreadPoolExecutor(1) as other:
+            begun = other.submit(syncer.begin, learner=settings.pop("expect", 0))
+            self.learner = skerry.Learner(model, self.optimizer, syncer=syncer.address, token_file=token_file, **settings)
+            self.learner.__enter__()
+            self.join = begun.result()
+        self.inside = True
+
+    @property
+    def agent(self) -> psutil.Process:
+        """The agent as it is now."""
+        return psutil.Process(self.learner._supervisor.agent_pid)
+
+    def step(self, count: int = 1, tokens: int = 3) -> None:
+        for _ in range(count):
+            for parameter in self.model.parameters():
+                if parameter.requires_grad:
+                    parameter.grad = torch.ones_like(parameter)
+            self.learner.count(tokens, loss=2.5)
+            self.optimizer.step()
+
+    def until(self, kind: type, which: Callable[[Any], bool] = lambda message: True) -> tuple[Any, bytes]:
+        """Train until the syncer hears this."""
+        for _ in range(10_000):
+            self.step()
+            got = self.syncer.heard(kind, which)
+            if got is not None:
+                return got
+        raise AssertionError(f"no {kind.__name__}")
+
+    def train_until(self, condition: Callable[[], bool]) -> None:
+        for _ in range(10_000):
+            self.step()
+            if condition():
+                return
+            time.sleep(0.002)
+        raise AssertionError("never came true")
+
+    def fragment(self, number: int) -> np.ndarray:
+        """The parameters of a fragment as they are, in fp32."""
+        named = dict(self.model.named_parameters())
+        pieces = self.syncer.layout.fragments[number]
+        return torch.cat([named[self.syncer.layout.tensors[p.tensor].name].detach().float().flatten() for p in pieces]).numpy()
+
+    def leave(self, *error: Any) -> None:
+        if self.inside:
+            self.inside = False
+            self.learner.__exit__(*(error or (None, None, None)))
+
+
+@pytest.fixture
+def island(scripted: Callable[..., ScriptedSyncer], token_file: Path) -> Iterator[Callable[..., Island]]:
+    """Makes islands, and ends them."""
+    made: list[Island] = []
+
+    def make(model: torch.nn.Module, policy: Policy, **settings: Any) -> Island:
+        made.append(Island(model, scripted(policy), token_file, **settings))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.leave(KeyboardInterrupt, KeyboardInterrupt(), None)
 
 
 @pytest.fixture

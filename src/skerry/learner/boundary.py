@@ -7,6 +7,7 @@ nanoseconds of the monotonic clock; frozen time (learner/supervisor.py) and time
 
 from __future__ import annotations
 
+import os
 import select
 import time
 from collections.abc import Callable
@@ -101,6 +102,8 @@ class Boundary:
         """The agent sees that we are gone."""
         if self._channel is not None:
             self._channel.close()
+        if self.memory is not None:
+            os.close(self.memory.file)
 
     # ------------------------------------------------------------------ agents come and go
 

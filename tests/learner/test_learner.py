@@ -1,0 +1,369 @@
+"""A learner with its real agent: what goes up, what comes down, and that the loop is its own master."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from torch import nn
+
+import skerry
+from skerry.core.messages import (
+    Answer,
+    Ask,
+    Cancel,
+    Contribution,
+    End,
+    Finish,
+    Join,
+    Leave,
+    Nothing,
+    Received,
+    Refused,
+    Report,
+    TakenOver,
+    Welcome,
+)
+from skerry.core.policy import Policy
+from skerry.errors import ConfigError, RefusedError, StorageError
+
+pytestmark = pytest.mark.processes
+POLICY = Policy(fragments=2, interval=2, overlap=1, steps=1000, codec_up="fp32")
+
+
+def mixed_model() -> nn.Module:
+    """Every dtype, in fragments of several."""
+    torch.manual_seed(3)
+    dtypes = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+    return nn.ParameterDict({f"p{i}": nn.Parameter(torch.randn(40 + i, 3).to(d)) for i, d in enumerate(dtypes)})
+
+
+def asked(island, fragment: int, step: int = 2) -> tuple[Contribution, np.ndarray]:
+    island.syncer.send(Ask(fragment=fragment, step=step, progress=0.1))
+    message, body = island.until(Contribution, lambda m: m.step == step)
+    return message, np.frombuffer(body, np.float32)
+
+
+def rounded(island, fragment: int, value: np.ndarray) -> np.ndarray:
+    """As the parameters' dtypes can hold it."""
+    named, parts, at = dict(island.model.named_parameters()), [], 0
+    for piece in island.syncer.layout.fragments[fragment]:
+        dtype = named[island.syncer.layout.tensors[piece.tensor].name].dtype
+        parts.append(torch.from_numpy(value[at : at + piece.size]).to(dtype).float())
+        at += piece.size
+    return torch.cat(parts).numpy()
+
+
+def test_begin(island) -> None:
+    model = mixed_model()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    it = island(model, POLICY, learner=7, expect=7, description={"depth": 2})
+    assert it.join == Join(learner=7, generation=0, layout=it.syncer.layout.hash, bases=(-1, -1), settled=it.join.settled)
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    learner = it.learner
+    assert (learner.id, learner.generation, learner.first_step, learner.step, learner.done) == (7, 1, 0, 0, False)
+    assert learner.progress == 0.25 and learner.policy == POLICY
+    assert it.syncer.about["config"] == {"depth": 2} and it.syncer.about["aliases"] == {}
+    it.step(2)
+    it.until(Report, lambda m: m.count.steps >= 2 and m.count.tokens == 3 * m.count.steps)
+    assert learner.step >= 2
+
+
+def test_contribution_is_base_less_parameters_exactly(island) -> None:
+    """Whatever the dtypes: a twin that makes the same steps from the rounded value differs from it by the contribution."""
+    it = island(mixed_model(), POLICY.replace(on_excluded="overwrite"))
+    value = np.linspace(-1, 1, it.syncer.layout.sizes[1], dtype=np.float32)
+    it.syncer.deliver(1, 1, value, step=1)
+    moved, _ = it.until(TakenOver, lambda m: m.version == 1)
+    message, body = asked(it, 1)
+    assert message.base == 1 and message.since == moved.settled and message.until.steps > message.since.steps
+    base = rounded(it, 1, value)
+    twin = base.copy()
+    for _ in range(message.until.steps - message.since.steps):
+        twin = rounded(it, 1, twin - np.float32(0.125))
+    assert np.array_equal(body, base - twin)
+
+
+@pytest.mark.parametrize(("rule", "included"), [("overwrite", True), ("rebase", True), ("blend", True), ("carry", False),
+                                                ("overwrite", False)])  # fmt: skip
+def test_take_over_rules(island, rule: str, included: bool) -> None:
+    """What the parameters are just after a take-over, from what they were just before it."""
+    kind = "on_included" if included else "on_excluded"
+    torch.manual_seed(5)
+    model = nn.ParameterDict({f"p{i}": nn.Parameter(torch.randn(31, 3)) for i in range(2)})
+    it = island(model, POLICY.replace(**{kind: rule}, blend=0.25))
+    theta_0 = it.fragment(0)
+    it.step(4)
+    message, body = asked(it, 0)
+    assert np.allclose(body, theta_0 - (theta_0 - 0.125 * message.until.steps), atol=1e-5)
+    value = np.full(theta_0.size, 9.0, np.float32)
+    if not included:
+        it.syncer.send(Answer(learner=0, generation=1, fragment=0, step=2, verdict="late"))
+    it.syncer.deliver(0, 1, value, step=2, merged=message.until.tokens if included else 0)
+    moved, _ = it.until(TakenOver, lambda m: m.version == 1)
+    at = moved.count.steps
+    since = it.learner.step - at  # steps made after the take-over
+    now = it.fragment(0) + 0.125 * since
+    expected = {
+        "overwrite": value,
+        "rebase": value - 0.125 * (at - message.until.steps),
+        "blend": 0.25 * value + 0.75 * (theta_0 - 0.125 * at),
+        "carry": value - 0.125 * at,
+    }[rule]
+    assert np.allclose(now, expected, atol=1e-4)
+    settled = {"rebase": message.until, "carry": message.since}.get(rule, moved.count)
+    assert moved.settled == settled
+    # and the next contribution is measured from the new value
+    again, body = asked(it, 0, step=4)
+    theta = now - 0.125 * (again.until.steps - at)
+    assert again.base == 1 and again.since == settled
+    assert np.allclose(body, value - theta, atol=1e-4)
+
+
+def test_short_codecs(island) -> None:
+    it = island(mixed_model(), POLICY.replace(codec_up="bf16"))
+    it.step(3)
+    it.syncer.send(Ask(fragment=0, step=2, progress=0.1))
+    message, body = it.until(Contribution)
+    up = torch.frombuffer(bytearray(body), dtype=torch.bfloat16).float()
+    assert up.numel() == it.syncer.layout.sizes[0] and torch.isfinite(up).all()
+    assert abs(float(up.mean()) - 0.125 * message.until.steps) < 0.05
+
+
+def test_nothing_and_cancel(island) -> None:
+    it = island(mixed_model(), POLICY)
+    first, _ = asked(it, 0)
+    it.syncer.send(Ask(fragment=0, step=4, progress=0.1))
+    nothing, _ = it.until(Nothing)
+    assert (nothing.fragment, nothing.step) == (0, 4)  # an earlier hand-over is open
+    it.syncer.send(Cancel(fragment=0, step=2))
+    second, _ = asked(it, 0, step=6)
+    assert second.since == first.since and second.until.tokens > first.until.tokens  # nothing of it was lost
+
+
+def test_a_broken_link_loses_nothing(island) -> None:
+    it = island(mixed_model(), POLICY)
+    message, body = asked(it, 0)
+    it.syncer.drop_link()
+    join, _ = it.until(Join)
+    assert join.generation == 1 and join.count.tokens > 0 and join.bases == (0, 0)
+    it.syncer.send(Welcome(learner=0, generation=1, clock=0, first_step=0, progress=0.3))
+    again, body_again = it.until(Contribution)
+    assert again == message and body_again == body.tobytes()
+
+
+def test_new_generation_takes_everything_over(island) -> None:
+    it = island(mixed_model(), POLICY)
+    asked(it, 0)
+    it.syncer.drop_link()
+    it.until(Join)
+    it.syncer.send(Welcome(learner=0, generation=2, clock=40, first_step=11, progress=0.3))
+    for fragment, size in enumerate(it.syncer.layout.sizes):
+        it.syncer.deliver(fragment, 5, np.full(size, 2.0, np.float32))
+    moved = [it.until(TakenOver, lambda m: m.version == 5)[0] for _ in range(2)]
+    assert {m.fragment for m in moved} == {0, 1} and all(m.generation == 2 for m in moved)
+    assert moved[1].clock >= 40 and moved[1].count.steps < it.learner.step - it.learner.first_step + 1
+    assert (it.learner.generation, it.learner.first_step) == (2, 11)
+    message, body = asked(it, 1)
+    assert message.generation == 2 and message.base == 5
+
+
+def test_many_deliveries_are_backpressure_and_all_received(island) -> None:
+    it = island(mixed_model(), POLICY)
+    with ThreadPoolExecutor(1) as other:
+        done = other.submit(lambda: [it.syncer.deliver(v % 2, v, np.full(it.syncer.layout.sizes[v % 2], v, np.float32), step=v)
+                                     for v in range(1, 41)])  # fmt: skip
+        it.until(TakenOver, lambda m: m.version == 40)
+        done.result()
+
+
+def test_vitals(island) -> None:
+    it = island(mixed_model(), POLICY)
+    it.train_until(lambda: it.syncer.vitals and it.syncer.vitals[-1].median_step_us > 0)
+    vitals = it.syncer.vitals[-1]
+    assert (vitals.learner, vitals.generation, vitals.loss) == (0, 1, 2.5)
+    assert (vitals.pid_trainer, vitals.pid_agent) == (os.getpid(), it.agent.pid)
+    assert 0 < vitals.hook_us < vitals.span_us and 0 < vitals.max_hook_us <= vitals.hook_us
+
+
+def test_the_end(island, capfd) -> None:
+    it = island(mixed_model(), POLICY)
+    it.step(3)
+    it.syncer.send(Finish())
+    it.train_until(lambda: it.learner.done)
+    agent = it.agent
+    steps = it.learner.step
+    with ThreadPoolExecutor(1) as other:
+        def last_round() -> list[Contribution]:
+            taken = []
+            for fragment in range(2):
+                it.syncer.send(Ask(fragment=fragment, step=99, progress=1.0, final=True))
+                taken.append(it.syncer.wait_for(Contribution)[0])
+            it.syncer.send(End())
+            return taken
+
+        last = other.submit(last_round)
+        it.learner.count(2)  # after the last step
+        it.leave()
+        assert [m.until.steps for m in last.result()] == [steps, steps]
+        assert last.result()[0].until.tokens == 3 * steps + 2
+    assert not agent.is_running() or agent.status() == psutil.STATUS_ZOMBIE
+    assert it.learner.progress == 1.0
+    assert "waiting for the run's last round" in capfd.readouterr().err
+
+
+def test_end_without_finish(island) -> None:
+    it = island(mixed_model(), POLICY)
+    it.syncer.send(End())
+    it.train_until(lambda: it.learner.done)
+    it.leave()
+
+
+def test_an_error_in_the_block_is_a_leave(island) -> None:
+    it = island(mixed_model(), POLICY)
+    it.step(5)
+    agent = it.agent
+    it.leave(ValueError, ValueError("the user's"), None)
+    leave, _ = it.syncer.wait_for(Leave)
+    assert (leave.count.steps, leave.count.tokens) == (5, 15)
+    assert not agent.is_running()
+
+
+def test_leaving_early_is_a_leave(island) -> None:
+    it = island(mixed_model(), POLICY)
+    it.step(2)
+    it.leave()
+    assert it.syncer.wait_for(Leave)[0].count.steps == 2
+    assert it.optimizer.step() is None  # no hook is left
+
+
+def test_the_end_is_not_waited_for_without_a_syncer(island, capfd) -> None:
+    it = island(mixed_model(), POLICY.replace(final_timeout=0.2))
+    it.syncer.send(Finish())
+    it.train_until(lambda: it.learner.done)
+    it.syncer._call(it.syncer.listener.close())
+    it.leave()
+    assert "leaving without it" in capfd.readouterr().err
+
+
+def test_several_optimizers_step_together(scripted, token_file) -> None:
+    model = mixed_model()
+    syncer = scripted(POLICY)
+    optimizers = [torch.optim.SGD([p], lr=0.1) for p in model.parameters()]
+    with ThreadPoolExecutor(1) as other:
+        begun = other.submit(syncer.begin)
+        with skerry.Learner(model, optimizers, syncer=syncer.address, token_file=token_file, tokens=lambda: 5) as learner:
+            begun.result()
+            for _ in range(2):
+                for optimizer in optimizers:
+                    optimizer.step()
+            assert learner.step == 2
+        assert syncer.wait_for(Leave)[0].count.tokens == 10
+
+
+# ---------------------------------------------------------------- refusals and bad luck at the start
+
+
+def test_wrong_token(scripted, tmp_path) -> None:
+    syncer = scripted(POLICY)
+    other = tmp_path / "other"
+    other.write_text("another run's token")
+    model = mixed_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(RefusedError, match="token") as caught:
+        skerry.Learner(model, optimizer, syncer=syncer.address, token_file=other).__enter__()
+    assert caught.value.code == "token" and caught.value.remedy
+    with pytest.raises(ConfigError, match="cannot be read"):
+        skerry.Learner(model, optimizer, syncer=syncer.address, token_file=tmp_path / "none").__enter__()
+    assert not psutil.Process().children()
+
+
+def test_impossible_policy_for_this_model(scripted, token_file) -> None:
+    model = nn.Linear(2, 2)
+    syncer = scripted(POLICY.replace(fragments=24, interval=24))
+    with pytest.raises(ConfigError, match="policy.fragments = 24"):
+        skerry.Learner(model, torch.optim.SGD(model.parameters()), syncer=syncer.address, token_file=token_file).__enter__()
+
+
+def test_too_little_shared_memory(scripted, token_file, tmp_path) -> None:
+    model = nn.Linear(2, 2)
+    syncer = scripted(POLICY)
+    with pytest.raises(StorageError, match="shm_dir"):
+        skerry.Learner(model, torch.optim.SGD(model.parameters()), syncer=syncer.address, token_file=token_file,
+                       shm_dir=tmp_path / "missing").__enter__()  # fmt: skip
+
+
+def test_bad_settings(token_file) -> None:
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters())
+    with pytest.raises(ConfigError, match="no address"):
+        skerry.Learner(model, optimizer, syncer="nowhere", token_file=token_file)
+    with pytest.raises(ConfigError, match="no optimizer"):
+        skerry.Learner(model, [], syncer="localhost:1", token_file=token_file)
+
+
+def test_the_syncer_may_come_later(scripted, token_file, capfd) -> None:
+    model = mixed_model()
+    early = socket.create_server(("127.0.0.1", 0))
+    port = early.getsockname()[1]
+
+    def come() -> Join:
+        for _ in range(2):  # two attempts find nobody who answers
+            early.accept()[0].close()
+        early.close()
+        return scripted(POLICY, port=port).begin()
+
+    with ThreadPoolExecutor(1) as other:
+        begun = other.submit(come)
+        with skerry.Learner(model, torch.optim.SGD(model.parameters()), syncer=f"127.0.0.1:{port}", token_file=token_file):
+            begun.result()
+    said = capfd.readouterr().err
+    assert said.count("waiting for it, trying again") == 1 and "connected with the syncer" in said
+
+
+def test_a_run_that_is_over_is_no_error(scripted, token_file) -> None:
+    syncer = scripted(POLICY)
+    model = mixed_model()
+
+    def refuse() -> None:
+        syncer.wait_for(Join)
+        syncer.send(Refused(code="over", reason="the run is over"))
+
+    with ThreadPoolExecutor(1) as other:
+        refused = other.submit(refuse)
+        with skerry.Learner(model, torch.optim.SGD(model.parameters()), syncer=syncer.address, token_file=token_file) as learner:
+            assert learner.done
+        refused.result()
+
+
+def test_another_layout_is_refused(scripted, token_file) -> None:
+    syncer = scripted(POLICY)
+    model = mixed_model()
+
+    def refuse() -> None:
+        syncer.wait_for(Join)
+        syncer.send(Refused(code="layout", reason="your model's parameters differ"))
+
+    with ThreadPoolExecutor(1) as other:
+        refused = other.submit(refuse)
+        with pytest.raises(RefusedError, match="parameters differ"):
+            skerry.Learner(model, torch.optim.SGD(model.parameters()), syncer=syncer.address, token_file=token_file).__enter__()
+        refused.result()
+
+
+def test_the_agent_needs_no_torch() -> None:
+    code = "import sys, skerry.learner.agent; assert not {'torch', 'safetensors', 'structlog'} & set(sys.modules), 'heavy'"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_received_is_said(island) -> None:
+    it = island(mixed_model(), POLICY)
+    it.syncer.deliver(0, 3, it.fragment(0), step=1)
+    assert it.until(Received, lambda m: m.version == 3)[0].fragment == 0
