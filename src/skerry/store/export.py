@@ -42,3 +42,12 @@ def load_values(path: Path, layout: Layout, theta: NDArray[np.float32]) -> None:
             fill(layout, {name: file.get_tensor(name).float().numpy() for name in shapes}, theta)
     except (SafetensorError, OSError) as error:
         raise DataError(f"cannot read {path}: {error}", remedy="give --init a safetensors file") from error
+
+
+def check_values(path: Path) -> None:
+    """Raises DataError if the file is no safetensors file; whether it is the model's is known only with the layout."""
+    try:
+        with safe_open(path, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"cannot read {path}: {error}", remedy="give --init a safetensors file") from error

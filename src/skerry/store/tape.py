@@ -155,9 +155,8 @@ def _understood(record: _Record) -> Head | Event | Action | Ended:
     body = msgspec.msgpack.decode(record.body)
     if record.kind != "head" or body["format"] != FORMAT:
         raise KeyError(f"record {record.kind!r} of an unknown format")
-    policy = {name: tuple(value) if isinstance(value, list) else value for name, value in body["policy"].items()}
-    return Head(run=record.name, began=record.t, policy=Policy(**policy), layout=Layout.from_json(body["layout"]),
-                state=body["state"])  # fmt: skip
+    return Head(run=record.name, began=record.t, policy=msgspec.convert(body["policy"], Policy),
+                layout=Layout.from_json(body["layout"]), state=body["state"])  # fmt: skip
 
 
 @cache

@@ -1,0 +1,65 @@
+"""What an operator tells the syncer besides the policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from skerry.errors import ConfigError
+from skerry.fabric.tls import TlsConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncerConfig:
+    """Where the syncer listens and what it keeps. Raises ConfigError where a value cannot work."""
+
+    run_dir: Path = Path("runs/syncer")
+    """The run's directory: tape, snapshot, model and figures go there."""
+    resume: bool = False
+    """Go on from the directory's snapshot."""
+    init: Path | None = None
+    """Safetensors file with the first values, by name; none: those of the first learner."""
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = 0
+    """Port to listen on; 0: a free one, or after --resume the one it had."""
+    token_file: Path | None = None
+    """File with the run's token; none: RUN_DIR/token, made if it is not there."""
+    tls: TlsConfig | None = None
+    """Certificate and key; none: plain TCP."""
+    insecure: bool = False
+    """Allow listening beyond this machine without TLS."""
+    heartbeat: float = 1.0
+    """Seconds: a learner reports at least so often."""
+    buffers: int = 16
+    """Contributions that may be received at once (memory: so many times the largest fragment); more must wait."""
+    snapshot_rounds: int = 48
+    """Rounds between two snapshots."""
+    export_patience: float = 600.0
+    """Seconds for which the export is tried again while the disk is full."""
+    metrics_port: int | None = None
+    """Port for GET /metrics in Prometheus' text format; none: not served. 0: a free one."""
+    metrics_host: str = "127.0.0.1"
+    """Address for /metrics."""
+    log: Literal["auto", "console", "json"] = "auto"
+    """Form of the log on stderr; auto: console on a terminal, else JSON."""
+
+    def __post_init__(self) -> None:
+        for name in ("buffers", "snapshot_rounds"):
+            if getattr(self, name) < 1:
+                raise _bad(name, getattr(self, name), "give 1 or more")
+        for name in ("heartbeat", "export_patience"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise _bad(name, getattr(self, name), "give a positive number")
+        for name in ("port", "metrics_port"):
+            if getattr(self, name) is not None and not 0 <= getattr(self, name) <= 65535:
+                raise _bad(name, getattr(self, name), "give a port, 0 to 65535")
+        if self.log not in ("auto", "console", "json"):
+            raise _bad("log", self.log, "choose one of auto, console, json")
+        if self.resume and self.init is not None:
+            raise _bad("init", str(self.init), "a resumed run has its values: leave out init or resume")
+
+
+def _bad(name: str, value: object, allowed: str) -> ConfigError:
+    return ConfigError(f"syncer.{name} = {value!r} cannot work", remedy=allowed)

@@ -1,0 +1,134 @@
+"""The global model: its values, the outer momentum, the rounds' accumulators. And the one thread that works on them.
+
+Rules: every method of Merger runs on the worker's thread (or before it has work), in the order in which the event loop
+asked: Merge -> add, Close -> close, so what is read of `theta` in between is a consistent cut. Memory: theta, momentum,
+one accumulator for each round that is open, a body for each version in use; it is kept and used again. Nothing grows with
+the number of learners.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from skerry.codecs import Codec, get_codec
+from skerry.core.layout import Layout
+from skerry.core.policy import Policy
+from skerry.numerics.accumulate import Accumulator, Screened, parts_of, screen
+from skerry.numerics.outer import OuterNesterov
+
+Values = NDArray[np.float32]
+Body = NDArray[np.uint8]
+
+
+class Worker:
+    """One thread that does one job after the other. `on_failure` hears of what no job may raise: a fault of ours."""
+
+    def __init__(self, on_failure: Callable[[BaseException], None]) -> None:
+        self.queued = 0  # jobs asked for and not done
+        self._on_failure = on_failure
+        self._thread = ThreadPoolExecutor(1, "skerry-merger")
+
+    def submit(self, job: Callable[..., Any], *args: Any, then: Callable[[Any], None] | None = None) -> asyncio.Future[Any]:
+        """Do the job after all earlier ones; then, on the event loop, `then` with its result. OSError is the caller's
+        business, who should await the future if the job may raise it."""
+        future = asyncio.get_running_loop().run_in_executor(self._thread, job, *args)
+        self.queued += 1
+
+        def done(finished: asyncio.Future[Any]) -> None:
+            self.queued -= 1
+            error = finished.exception()
+            if error is None and then is not None:
+                then(finished.result())
+            elif error is not None and not isinstance(error, OSError):
+                self._on_failure(error)
+
+        future.add_done_callback(done)
+        return future
+
+    def end(self) -> None:
+        """Wait for the jobs, and end the thread."""
+        self._thread.shutdown()
+
+
+class Merger:
+    """The tensors of one run."""
+
+    def __init__(self, policy: Policy, layout: Layout) -> None:
+        self.theta: Values = np.zeros(layout.total, np.float32)
+        self.momentum: Values = np.zeros(layout.total, np.float32)
+        self.up: Codec = get_codec(policy.codec_up)
+        self.down: Codec = get_codec(policy.codec_down)
+        self._rule = policy.merge
+        self._outer = OuterNesterov(lr=policy.outer_lr, momentum=policy.outer_momentum)
+        self._parts = [parts_of(layout, fragment) for fragment in range(policy.fragments)]
+        self._places = [slice(at, at + size) for at, size in zip(layout.offsets, layout.sizes, strict=True)]
+        self._longest = max(layout.sizes)
+        self._rounds: dict[tuple[int, int], tuple[Accumulator, torch.Tensor]] = {}
+        self._spare = [torch.zeros(self._longest) for _ in range(policy.open_rounds)]
+        self._bodies: dict[int, list[Body]] = {}
+
+    @staticmethod
+    def footprint(policy: Policy, layout: Layout, buffers: int) -> int:
+        """About how many bytes a syncer of this policy and layout needs."""
+        up, down = get_codec(policy.codec_up).nbytes, get_codec(policy.codec_down).nbytes
+        longest = max(layout.sizes)
+        return (8 * layout.total + down(layout.total) + 4 * longest * policy.open_rounds
+                + buffers * up(longest) + down(longest) * policy.fragments)  # fmt: skip
+
+    def values(self, fragment: int) -> Values:
+        """The fragment's part of theta."""
+        return self.theta[self._places[fragment]]
+
+    def seed(self, fragment: int) -> tuple[str, Body]:
+        """A first value has been received into theta: what is wrong with it ("" if nothing is), and its encoding."""
+        flaw = screen(self._parts[fragment], memoryview(self.values(fragment)).cast("B"), get_codec("fp32")).flaw
+        return flaw, self.encode(fragment)
+
+    def screen(self, fragment: int, body: Body) -> Screened:
+        """First pass over a contribution."""
+        return screen(self._parts[fragment], memoryview(body), self.up)
+
+    def add(self, fragment: int, step: int, body: Body, screened: Screened, weight: float) -> None:
+        """Accumulate a contribution into its round."""
+        if (fragment, step) not in self._rounds:
+            memory = self._spare.pop() if self._spare else torch.zeros(self._longest)
+            self._rounds[fragment, step] = (Accumulator(self._parts[fragment], self._rule, memory), memory)
+        self._rounds[fragment, step][0].add(memoryview(body), self.up, screened, weight)
+
+    def close(self, fragment: int, step: int) -> Body:
+        """The outer step on what the round accumulated. Returns the new value, encoded."""
+        accumulator, memory = self._rounds.pop((fragment, step))
+        theta, momentum = (torch.from_numpy(flat[self._places[fragment]]) for flat in (self.theta, self.momentum))
+        for at, delta in accumulator.results():
+            there = slice(at, at + delta.numel())
+            self._outer.step(theta[there], momentum[there], delta)
+        self._spare.append(memory)
+        return self.encode(fragment)
+
+    def cancel(self, fragment: int, step: int) -> None:
+        """Forget a round; there may have been nothing in it."""
+        dropped = self._rounds.pop((fragment, step), None)
+        if dropped is not None:
+            self._spare.append(dropped[1])
+
+    def encode(self, fragment: int) -> Body:
+        """The fragment's value as it stands, in the downward codec; give the body back with `reuse`."""
+        values, spare = self.values(fragment), self._bodies.get(fragment)
+        body = spare.pop() if spare else np.zeros(self.down.nbytes(values.size), np.uint8)
+        self.down.encode(values, memoryview(body))
+        return body
+
+    def encode_all(self) -> list[Body]:
+        """Every fragment's value."""
+        return [self.encode(fragment) for fragment in range(len(self._places))]
+
+    def reuse(self, fragment: int, bodies: Iterable[Body]) -> None:
+        """Nobody reads these bodies any more. On the event loop's thread."""
+        self._bodies.setdefault(fragment, []).extend(bodies)

@@ -1,0 +1,300 @@
+"""The syncer's process: it listens, finds out the run's layout, lets the run go on, and brings it to an end.
+
+    start    the run's directory (keeper.py), the snapshot if it is resumed, the listener, one line that joins a learner
+    layout   the first learner's, or the snapshot's; Joins wait for it. From then on there is a Run (run.py)
+    end      the core says End, or a signal: snapshot, export, figures, and every link is closed
+
+Exit codes: 0 the run is over (or SIGTERM: it was saved), 130 Ctrl-C (it was saved), else that of the SkerryError raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+import signal
+import time
+from dataclasses import asdict
+from typing import Any
+
+import psutil
+import torch
+
+from skerry.core.layout import Layout
+from skerry.core.messages import Join, Refused, Start
+from skerry.core.policy import Policy
+from skerry.errors import ConfigError, ProtocolError, StorageError, UnreachableError
+from skerry.fabric.link import Link
+from skerry.fabric.listener import Listener
+from skerry.fabric.messages import LayoutText, StatusText
+from skerry.store.export import check_values, load_values
+from skerry.store.metrics import MetricsLog
+from skerry.store.snapshot import Origin, Snapshot
+from skerry.syncer.config import SyncerConfig
+from skerry.syncer.figures import final_figures, status
+from skerry.syncer.journal import Journal, make_log
+from skerry.syncer.keeper import Keeper
+from skerry.syncer.merger import Merger, Worker
+from skerry.syncer.prometheus import Exporter
+from skerry.syncer.run import Run, Surroundings
+from skerry.syncer.session import Session
+
+LEAVE_TIME = 5.0  # seconds that learners are given to leave after the end
+MOST_LINES = 64  # learners told of in metrics.jsonl a second; of more, each has its turn
+INTERRUPTED = 130
+
+
+def run_syncer(config: SyncerConfig, policy: Policy) -> int:
+    """Run a syncer until its run is over or a signal ends it. Returns the exit code. Raises SkerryError."""
+    torch.set_num_threads(1)
+    return asyncio.run(Server(config, policy).serve(signals=True))
+
+
+class Server:
+    """One syncer. `serve` is its life; the other public methods are what sessions and the listener call."""
+
+    def __init__(self, config: SyncerConfig, policy: Policy) -> None:
+        """Raises SkerryError for what a user can cause: directory, token, snapshot, --init."""
+        self._config = config
+        self._policy = policy
+        self._keeper = Keeper(config)
+        resumed = self._keeper.resumed
+        if resumed is not None and len(resumed.layout.fragments) != policy.fragments:
+            raise ConfigError(f"policy.fragments = {policy.fragments}, but the run to be resumed has "
+                              f"{len(resumed.layout.fragments)}", remedy="leave fragments as they were")  # fmt: skip
+        if config.init is not None:
+            check_values(config.init)
+        self.name = resumed.run if resumed else secrets.token_hex(8)
+        self.run: Run | None = None
+        self._zero = time.monotonic() - (resumed.t if resumed else 0.0)
+        self._past = resumed.traffic if resumed else (0, 0)
+        log = make_log(config.log)
+        self._journal = Journal(log, MetricsLog(self._keeper.path / "metrics.jsonl", log.warning), self.now)
+        self._status: dict[str, Any] = {"run": self.name, "phase": "waiting", "learners": []}
+        self._beginning = False
+        self._held: list[tuple[Session, Join]] = []  # Joins that wait for the layout
+        self._looks = 0
+        self._code = 0
+        self._failure: BaseException | None = None
+
+    def now(self) -> float:
+        """Seconds since the run began, without those between its snapshot and its resumption."""
+        return time.monotonic() - self._zero
+
+    # ------------------------------------------------------------------ its life
+
+    async def serve(self, *, signals: bool) -> int:
+        """From start to end. Returns the exit code; raises SkerryError, or what failed if that was a fault of ours."""
+        loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        self._worker = Worker(self.fail)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self._journal.close)
+            stack.callback(self._close_run)
+            stack.callback(self._worker.end)
+            self._listener = await self._listen()
+            stack.push_async_callback(self._listener.close)
+            exporter = self._export_metrics()
+            if exporter is not None:
+                stack.callback(exporter.close)
+            if signals:
+                for number, code in ((signal.SIGINT, INTERRUPTED), (signal.SIGTERM, 0)):
+                    loop.add_signal_handler(number, self._signalled, code)
+                    stack.callback(loop.remove_signal_handler, number)
+            if self._keeper.resumed is not None:
+                await self._begin(self._keeper.resumed.layout, self._keeper.resumed.origin, self._keeper.resumed)
+            self._announce()
+            ticking = asyncio.create_task(self._every_second(exporter))
+            await self._stop.wait()
+            if self._failure is None:
+                await self._finish()
+            ticking.cancel()
+        if self._failure is not None:
+            raise self._failure
+        return self._code
+
+    async def _listen(self) -> Listener:
+        config, former = self._config, self._keeper.former_port()
+        port = config.port or former
+        settings: dict[str, Any] = {
+            "token": self._keeper.token, "run": self.name, "host": config.host, "tls": config.tls,
+            "insecure": config.insecure, "heartbeat": config.heartbeat, "policy": json.dumps(asdict(self._policy)),
+        }  # fmt: skip
+        try:
+            return await Listener.start(self, port=port, **settings)
+        except UnreachableError:
+            if config.port or not former:
+                raise
+            return await Listener.start(self, port=0, **settings)
+
+    def _export_metrics(self) -> Exporter | None:
+        port = self._config.metrics_port
+        return None if port is None else Exporter(self._config.metrics_host, port)
+
+    def _announce(self) -> None:
+        address, token = self._listener.address, self._keeper.token_file
+        self._keeper.announce(address)
+        self._journal.event("begin", f"listening on {address}", unix=round(time.time(), 3), run=self.name, address=str(address),
+                            resumed=self._keeper.resumed is not None)  # fmt: skip
+        print(f"skerry join {address} --token-file {token}", flush=True)
+
+    async def _every_second(self, exporter: Exporter | None) -> None:
+        while True:
+            self._look()
+            if exporter is not None and self.run is not None:
+                saved = self._keeper.saved_at
+                exporter.update({
+                    **self._status, "refused": self.run.refused, "queue": self._worker.queued,
+                    "buffers_free": self.run.pool.free,
+                    "snapshot_age": float("nan") if saved is None else self.now() - saved,
+                })  # fmt: skip
+            await asyncio.sleep(1.0)
+
+    def _look(self) -> None:
+        """A line of figures for each learner; what waits for the disk is tried again."""
+        if self.run is not None:
+            samples = self.run.look()
+            self._status = status(self.name, self.run.core, samples, self.traffic())
+            self._looks += 1
+            share = -(-len(samples) // MOST_LINES)
+            for sample in samples[self._looks % max(share, 1) :: max(share, 1)]:
+                self._journal.line("learner", **sample.plain())
+        self._journal.flush()
+
+    # ------------------------------------------------------------------ the end
+
+    def over(self) -> None:
+        """The core said End."""
+        self._stop.set()
+
+    def fail(self, error: BaseException) -> None:
+        """Something broke that must not: end, and say what."""
+        self._failure = self._failure or error
+        self._stop.set()
+
+    def _signalled(self, code: int) -> None:
+        if self._stop.is_set():
+            raise KeyboardInterrupt  # the second one: at once
+        self._code = code
+        self._stop.set()
+
+    async def _finish(self) -> None:
+        """Save everything. Nothing changes any more: the links are closed, and the merger has done its jobs."""
+        run, keeper, journal = self.run, self._keeper, self._journal
+        over = run is not None and run.core.phase == "ended"
+        if over:
+            await self._let_leave()
+        await self._listener.close("the syncer ended; it may come back")
+        if run is None or not run.core.versions:
+            return
+        await self._worker.submit(lambda: None)
+        self._look()
+        end = self.now() if run.ended_at is None else run.ended_at
+        keeper.figures(final_figures(self.name, run.core, run.samples.vitals, self.traffic(), end), journal)
+        last = run.snapshot()
+        await keeper.save_last(last, journal, patiently=over)
+        await keeper.export(last, journal, patiently=over)
+
+    def _close_run(self) -> None:
+        if self.run is not None:
+            self.run.close()
+
+    async def _let_leave(self) -> None:
+        """Learners end their links when they have heard of the end."""
+        until = asyncio.get_running_loop().time() + LEAVE_TIME
+        while self.run and self.run.sessions and asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(0.05)
+
+    # ------------------------------------------------------------------ what the listener and sessions call
+
+    def opened(self, link: Link) -> Session:
+        """See fabric.listener.Server."""
+        return Session(self, link)
+
+    def refused(self, peer: str, code: str, reason: str) -> None:
+        """See fabric.listener.Server."""
+        self._journal.event("refused", f"{peer}: {reason}", bad=True, code=code)
+
+    def traffic(self) -> tuple[int, int]:
+        """Bytes from and to learners since the run began."""
+        ours = self._listener.traffic
+        return self._past[0] + ours[0], self._past[1] + ours[1]
+
+    def tell_status(self, link: Link) -> None:
+        """An observer asked; it is told what was true within the last second."""
+        link.send(StatusText(text=json.dumps(self._status)))
+
+    def closed(self, session: Session, reason: str) -> None:
+        """A link has ended."""
+        self._held = [held for held in self._held if held[0] is not session]
+        if session.run is not None:
+            session.run.closed(session, reason)
+        elif session.link.role == "learner":
+            self._journal.event("refused", f"{session}: {reason}", bad=True)
+
+    def join(self, session: Session, message: Join) -> None:
+        """A learner wants a place; it waits while there is no layout."""
+        if self.run is None:
+            self._held.append((session, message))
+        else:
+            self.run.feed(message, session)
+
+    # ------------------------------------------------------------------ the beginning
+
+    def layout_came(self, session: Session, message: LayoutText, body: bytes) -> None:
+        """The first one is the run's. Raises ProtocolError if it is none."""
+        if self.run is not None or self._beginning:
+            return
+        try:
+            plain = json.loads(body)
+            layout = Layout.from_json(json.dumps(plain["layout"]))
+            origin = Origin(aliases={str(k): str(v) for k, v in plain["aliases"].items()}, config=plain["config"])
+        except (ValueError, TypeError, KeyError, AttributeError, ConfigError) as error:
+            raise ProtocolError(f"a malformed LayoutText: {error}") from error
+        if layout.hash != message.hash:
+            raise ProtocolError("a LayoutText whose hash is not its layout's")
+        wrong = self._wrong_with(layout)
+        if wrong:
+            session.refuse(Refused(code="layout", reason=wrong))
+            return
+        self._beginning = True
+        self._beginner = asyncio.get_running_loop().create_task(self._begin_with(layout, origin))
+
+    def _wrong_with(self, layout: Layout) -> str:
+        wanted, have = self._policy.fragments, len(layout.fragments)
+        if have != wanted:
+            return f"your model is in {have} fragments, the run's policy has {wanted}"
+        need, free = Merger.footprint(self._policy, layout, self._config.buffers), psutil.virtual_memory().available
+        if need > free:
+            return f"your model needs {need / 1e9:.1f} GB of the syncer's memory, {free / 1e9:.1f} GB are free"
+        return ""
+
+    async def _begin_with(self, layout: Layout, origin: Origin) -> None:
+        try:
+            await self._begin(layout, origin)
+        except Exception as error:
+            self.fail(error)
+
+    async def _begin(self, layout: Layout, origin: Origin, snapshot: Snapshot | None = None) -> None:
+        """Make the run; with values from a snapshot or --init, if there are any."""
+        around = Surroundings(
+            name=self.name, policy=self._policy, buffers=self._config.buffers, keeper=self._keeper, journal=self._journal,
+            worker=self._worker, clock=self.now, traffic=self.traffic, ended=self.over, failed=self.fail,
+        )  # fmt: skip
+        try:
+            run = Run(around, layout, origin, snapshot)
+        except OSError as error:
+            raise StorageError(f"cannot begin the tape in {self._keeper.path}: {error.strerror}",
+                               remedy="free space, or choose another directory") from error  # fmt: skip
+        init = self._config.init
+        if init is not None:
+            await self._worker.submit(load_values, init, layout, run.merger.theta)
+        if init is not None or snapshot is not None:
+            run.restore(await self._worker.submit(run.merger.encode_all))
+        self.run = run
+        if init is not None:
+            run.feed(Start())
+        for session, message in self._held:
+            run.feed(message, session)
+        self._held.clear()

@@ -1,0 +1,281 @@
+"""Learners for tests of the syncer: real links, the real LearnerCore, and a trainer that is a few lines of numpy.
+
+`Raw` is a link and what came over it; `Puppet` is an honest learner on top of it, which makes a step when it is told to.
+All of them live in the test's own event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from skerry.codecs import get_codec
+from skerry.core.layout import Layout, TensorSpec, build_layout
+from skerry.core.learner import LearnerCore, LearnerMemory
+from skerry.core.messages import (
+    Applied,
+    Contribution,
+    CopiedOut,
+    CopyOut,
+    Count,
+    Delivery,
+    Done,
+    Drop,
+    End,
+    Go,
+    Refused,
+    Seeded,
+    Stepped,
+    Stopped,
+    TakeOver,
+    Warn,
+    Welcome,
+)
+from skerry.core.policy import Policy
+from skerry.fabric.client import connect
+from skerry.fabric.handshake import Token
+from skerry.fabric.link import Link
+from skerry.fabric.messages import LayoutText, Vitals
+from skerry.syncer.config import SyncerConfig
+from skerry.syncer.server import Server
+
+torch.set_num_threads(1)
+TOKEN = Token(b"a token for the syncer's tests")
+
+
+def small_layout(policy: Policy, width: int = 40) -> Layout:
+    """One embedding, and matrices enough for the policy's fragments."""
+    specs = [TensorSpec(name="emb.weight", shape=(width, 8), direct=True)]
+    specs += [TensorSpec(name=f"{i}.weight", shape=(width, width)) for i in range(max(2, policy.fragments))]
+    return build_layout(specs, policy.fragments, policy.fragmentation)
+
+
+async def until(true: Callable[[], Any], seconds: float = 30.0) -> None:
+    """Let the others work until something is true."""
+    give_up = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < give_up, "did not come to pass"
+        await asyncio.sleep(0.002)
+
+
+@asynccontextmanager
+async def running(run_dir: Path, policy: Policy, **config: Any):
+    """A syncer in this event loop. `server.outcome`: the task that is its life."""
+    token_file = run_dir.parent / f"{run_dir.name}.token"
+    token_file.write_bytes(TOKEN.secret)
+    server = Server(SyncerConfig(run_dir=run_dir, token_file=token_file, log="json", **config), policy)
+    server.outcome = asyncio.create_task(server.serve(signals=False))
+    await until(lambda: server.outcome.done() or (run_dir / "address").exists() and hasattr(server, "_listener"))
+    if server.outcome.done():
+        server.outcome.result()
+    server.address = str(server._listener.address)
+    try:
+        yield server
+    finally:
+        if not server.outcome.done():
+            server._signalled(0)
+        await server.outcome
+
+
+class Raw:
+    """A link with the syncer. `got`: all messages, in order of arrival; bodies of Deliveries are in `bodies`."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.got: list[Any] = []
+        self.bodies: list[tuple[Delivery, memoryview]] = []
+        self.reading = True  # deliveries
+        self.link: Link | None = None
+        self.ended: str | None = None
+
+    async def connect(self, address: str, run: str = "") -> None:
+        self.ended = None
+        self.link = await connect(address, token=TOKEN, handler=self, run=run)
+
+    async def tell_layout(self, **more: Any) -> None:
+        about = {"layout": json.loads(self.layout.to_json()), "aliases": {}, "config": {"kind": "test"}, **more}
+        await self.link.send_bulk(LayoutText(hash=self.layout.hash), json.dumps(about).encode())
+
+    def all(self, cls: type) -> list[Any]:
+        return [message for message in self.got if isinstance(message, cls)]
+
+    async def one(self, cls: type, number: int = 0) -> Any:
+        await until(lambda: len(self.all(cls)) > number or self.ended is not None)
+        assert len(self.all(cls)) > number, f"the link ended: {self.ended}; got {self.got}"
+        return self.all(cls)[number]
+
+    async def end(self) -> None:
+        self.link.close()
+        await until(lambda: self.ended is not None)
+
+    def on_message(self, link: Link, message: Any) -> None:
+        self.got.append(message)
+
+    def bulk_buffer(self, link: Link, message: Delivery, nbytes: int) -> memoryview | None:
+        return memoryview(bytearray(nbytes)) if self.reading else None
+
+    def on_bulk(self, link: Link, message: Delivery, buffer: memoryview) -> None:
+        self.bodies.append((message, buffer))
+        self.got.append(message)
+
+    def on_bulk_lost(self, link: Link, message: Any, buffer: memoryview) -> None: ...
+
+    def on_closed(self, link: Link, reason: str) -> None:
+        if link is self.link:
+            self.ended = reason
+
+
+class Puppet(Raw):
+    """An honest learner. Its agent lives in `on_message`; its trainer in `step`."""
+
+    def __init__(self, policy: Policy, layout: Layout, learner: int = -1, seed: int = 0) -> None:
+        super().__init__(layout)
+        self.policy = policy
+        self.memory = LearnerMemory.empty(policy.fragments, learner)
+        self.core = LearnerCore(policy, layout, self.memory)
+        self.rng = np.random.default_rng(seed)
+        self.theta = self.rng.normal(size=layout.total).astype(np.float32)
+        self.base = np.zeros_like(self.theta)
+        self.places = [slice(a, a + n) for a, n in zip(layout.offsets, layout.sizes, strict=True)]
+        self.up, self.down = get_codec(policy.codec_up), get_codec(policy.codec_down)
+        self.count = Count()
+        self.begun = self.done = self.stopped = self.over = False
+        self.spoil: Callable[[Contribution, np.ndarray], None] = lambda message, values: None
+        self._values: dict[tuple[int, int], np.ndarray] = {}
+        self._bodies: dict[int, bytes] = {}
+        self._orders: deque[Any] = deque()
+        self._early: list[Delivery] = []
+        self._sending: asyncio.Queue[tuple[Any, bytes]] = asyncio.Queue()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def join(self, address: str, run: str = "") -> None:
+        await self.connect(address, run)
+        self.core.joined = False
+        self._sending = asyncio.Queue()
+        self._tasks.append(asyncio.create_task(self._send(self.link, self._sending)))
+        self.link.send(self.core.join())
+        about = {"layout": json.loads(self.layout.to_json()), "aliases": {}, "config": {"kind": "test"}}
+        self._sending.put_nowait((LayoutText(hash=self.layout.hash), json.dumps(about).encode()))
+
+    async def _send(self, link: Link, bodies: asyncio.Queue) -> None:
+        while not link.closed:
+            message, body = await bodies.get()
+            try:
+                await link.send_bulk(message, body)
+            except ConnectionError:
+                return
+
+    async def leave(self) -> None:
+        """Let go of the link; nothing is said."""
+        await self.end()
+        for task in self._tasks:
+            task.cancel()
+
+    # ------------------------------------------------------------------ agent
+
+    def on_message(self, link: Link, message: Any) -> None:
+        super().on_message(link, message)
+        self.feed(message)
+        if isinstance(message, Welcome):
+            early, self._early = self._early, []
+            for delivery in early:
+                self.feed(delivery)
+
+    def on_bulk(self, link: Link, message: Delivery, buffer: memoryview) -> None:
+        super().on_bulk(link, message, buffer)
+        values = np.empty(self.layout.sizes[message.fragment], np.float32)
+        self.down.decode(buffer, values)
+        self._values[message.fragment, message.version] = values
+        if self.core.joined:
+            self.feed(message)
+        else:
+            self._early.append(message)  # the two connections have no order between them
+
+    def feed(self, event: Any) -> None:
+        for action in self.core.handle(event):
+            match action:
+                case CopyOut() | TakeOver():
+                    self._orders.append(action)
+                    if not self.begun or self.stopped:
+                        self.obey()
+                case Contribution(fragment=p):
+                    self._sending.put_nowait((action, self._bodies[p]))
+                case Seeded(fragment=p):
+                    self._sending.put_nowait((action, self.theta[self.places[p]].tobytes()))
+                case Go():
+                    self.begun = True
+                case Done():
+                    self.done = True
+                case End():
+                    self.over = True
+                    self.link.close()
+                case Drop():
+                    self._values.pop((action.fragment, action.version), None)
+                case Warn():
+                    pass
+                case _:
+                    self.link.send(action)
+
+    # ------------------------------------------------------------------ trainer
+
+    def step(self, tokens: int = 64) -> None:
+        """A step of training towards zero, with noise; then the orders."""
+        assert self.begun and not self.done
+        self.theta += -0.05 * self.theta + self.rng.normal(size=self.theta.size, scale=0.01).astype(np.float32)
+        self.count = Count(self.count.steps + 1, self.count.tokens + tokens, self.count.busy_us + 1000)
+        self.obey()
+        self.feed(Stepped(count=self.count))
+
+    def stop(self) -> None:
+        """The training loop is left."""
+        self.stopped = True
+        self.obey()
+        self.feed(Stopped(count=self.count))
+
+    def obey(self) -> None:
+        while self._orders:
+            order = self._orders.popleft()
+            place = self.places[order.fragment]
+            if isinstance(order, CopyOut):
+                if order.step >= 0:
+                    values = self.base[place] - self.theta[place]
+                    body = bytearray(self.up.nbytes(values.size))
+                    self.spoil(order, values)
+                    self.up.encode(values, memoryview(body))
+                    self._bodies[order.fragment] = bytes(body)
+                self.feed(CopiedOut(fragment=order.fragment, step=order.step, count=self.count))
+            else:
+                value = self._values.pop((order.fragment, order.version))
+                change = self.theta[place] - self.base[place] if order.rule == "carry" else 0
+                self.base[place] = value
+                self.theta[place] = value + change
+                self.feed(Applied(fragment=order.fragment, version=order.version, count=self.count))
+
+    def vitals(self, **more: Any) -> Vitals:
+        return Vitals(learner=self.memory.learner, generation=self.memory.generation, median_step_us=1000, max_gap_us=2000,
+                      max_hook_us=10, hook_us=5 * self.count.steps, span_us=1000 * self.count.steps, **more)  # fmt: skip
+
+
+async def train(puppets: list[Puppet], enough: Callable[[], Any], seconds: float = 60.0) -> None:
+    """All of them make steps, as fast as the loop lets them, until it is enough."""
+    give_up = time.monotonic() + seconds
+    while not enough():
+        assert time.monotonic() < give_up, "did not come to pass"
+        for puppet in puppets:
+            if puppet.begun and not puppet.done and not puppet.ended:
+                puppet.step()
+            elif puppet.done and not puppet.stopped:
+                puppet.stop()
+        await asyncio.sleep(0.001)
+
+
+__all__ = ["TOKEN", "Puppet", "Raw", "Refused", "running", "small_layout", "train", "until"]
