@@ -74,7 +74,7 @@ async def running(run_dir: Path, policy: Policy, **config: Any):
     token_file.write_bytes(TOKEN.secret)
     server = Server(SyncerConfig(run_dir=run_dir, token_file=token_file, log="json", **config), policy)
     server.outcome = asyncio.create_task(server.serve(signals=False))
-    await until(lambda: server.outcome.done() or (run_dir / "address").exists() and hasattr(server, "_listener"))
+    await until(lambda: server.outcome.done() or ((run_dir / "address").exists() and hasattr(server, "_listener")))
     if server.outcome.done():
         server.outcome.result()
     server.address = str(server._listener.address)

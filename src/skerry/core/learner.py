@@ -105,6 +105,7 @@ class LearnerCore:
         self.finishing = False
         self._hands: dict[int, Hand] = {}
         self._ready: dict[int, Delivery] = {}
+        self._early: list[Delivery] = []  # came before the Welcome, which travels on another connection
         self._orders: dict[int, Order] = {}
         self._refused: set[int] = set()
         self._final: dict[int, Ask] = {}  # final asks that wait until the fragment's present business is done
@@ -142,6 +143,12 @@ class LearnerCore:
         """The last word, with the trainer's last raw counters."""
         return Leave(learner=self.memory.learner, generation=self.memory.generation, count=self._done(count), reason=reason)
 
+    def link_lost(self) -> list[LearnerAction]:
+        """The link broke: until the next Welcome nothing is sent. What was delivered stays."""
+        self.joined = False
+        early, self._early = self._early, []
+        return [Drop(fragment=delivery.fragment, version=delivery.version) for delivery in early]
+
     @property
     def clock(self) -> int:
         """t_m."""
@@ -166,7 +173,15 @@ class LearnerCore:
         memory.learner = event.learner
         if event.generation == memory.generation:
             self._out.extend(self.open_contributions())
-            return
+        else:
+            self._begin_anew(event)
+        early, self._early = self._early, []
+        for delivery in early:
+            self._delivery(delivery)
+
+    def _begin_anew(self, event: Welcome) -> None:
+        """A new generation: forget what was under way; every fragment will be delivered."""
+        memory = self.memory
         memory.generation = event.generation
         memory.origin = self.count
         memory.shift = event.clock - self.count.steps
@@ -206,12 +221,18 @@ class LearnerCore:
             self._out.append(self.report())
 
     def _hand_over_by_schedule(self) -> None:
-        clock, interval = self.clock, self.policy.interval
-        if self.finishing or min(self.memory.base) < 0:
-            return
-        for p in range(self.policy.fragments):
-            if clock % interval == self.policy.offset(p) and p not in self._hands and self._taken_step[p] < clock:
+        clock = self.clock
+        for p in self._scheduled(clock):
+            if p in self._hands or p in self._orders or self.memory.base[p] < 0 or self._taken_step[p] >= clock:
+                self._out.append(Nothing(**self._name(), fragment=p, step=clock))
+            else:
                 self._copy_out(p, clock)
+
+    def _scheduled(self, clock: int) -> list[int]:
+        """Synchronous policies: the fragments to be handed over at this step."""
+        if not self.policy.synchronous or self.finishing or not self.joined:
+            return []
+        return [p for p in range(self.policy.fragments) if clock % self.policy.interval == self.policy.offset(p)]
 
     def _let_go(self) -> None:
         """Let the trainer begin; in synchronous policies let it leave the boundary when nothing holds it there."""
@@ -219,7 +240,7 @@ class LearnerCore:
             self.begun = True
             self._boundary = None
             self._out.append(Go(steps=self.count.steps))
-        if self._boundary is None or not self.policy.synchronous:
+        if self._boundary is None or not self.begun:
             return
         held = any(hand.until is None or hand.step + self.policy.overlap <= self.clock for hand in self._hands.values())
         if self.finishing or not (held or self._orders):
@@ -299,6 +320,9 @@ class LearnerCore:
     # ------------------------------------------------------------------ take-over
 
     def _delivery(self, event: Delivery) -> None:
+        if not self.joined:
+            self._early.append(event)
+            return
         p = event.fragment
         self._saw(event.progress)
         held, base = self._ready.get(p), self.memory.base[p]
@@ -334,10 +358,13 @@ class LearnerCore:
         self._out.append(TakeOver(fragment=p, version=delivery.version, rule=rule))
 
     def _due(self, p: int, delivery: Delivery) -> bool:
-        """In synchronous policies values are taken over tau steps after their hand-over, not when they happen to arrive."""
-        if not self.policy.synchronous or self.finishing or self.memory.base[p] < 0:
+        """In synchronous policies values are taken over tau steps after their hand-over, not when they happen to arrive;
+        at once by a learner that has fallen behind."""
+        if not self.policy.synchronous or self.finishing or self.memory.base[p] < 0 or delivery.step > self.clock:
             return True
-        return self.clock >= delivery.step + self.policy.overlap
+        hand = self._hands.get(p)
+        handed = delivery.step if hand is None else min(hand.step, delivery.step)
+        return self.clock >= handed + self.policy.overlap
 
     def _rule(self, p: int, included: bool, handed_copy: bool) -> TakeOverRule:
         if self.memory.base[p] < 0 or p in self._refused:
@@ -355,10 +382,13 @@ class LearnerCore:
             return
         del self._orders[p]
         if not order.void:
+            old = self.clock
             self.take(event, order.rule, order.until, order.delivery.step)
             self._refused.discard(p)
             self._out.append(TakenOver(**self._name(), fragment=p, version=event.version, clock=self.clock,
                                        settled=memory.settled[p], count=self._done(event.count)))  # fmt: skip
+            for step in range(old + 1, self.clock + 1):  # passed over in a jump: nobody shall wait for these
+                self._out.extend(Nothing(**self._name(), fragment=q, step=step) for q in self._scheduled(step))
         self._consider(p)
 
     def take(self, event: Applied, rule: TakeOverRule, until: Count | None, step: int) -> None:

@@ -333,7 +333,8 @@ class Go:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drop:
-    """The delivered version is not needed (older than what is held): its memory is free again."""
+    """A delivered value is not needed (no newer than what is held): its memory is free again. Where the same version was
+    delivered twice, the copy that came last is meant."""
 
     fragment: int
     version: int

@@ -99,6 +99,7 @@ class Rounds:
         for fragment in range(policy.fragments):
             self._due_at.setdefault(policy.offset(fragment), []).append(fragment)
         self._last_step = [0] * policy.fragments  # step of each fragment's last round
+        self._passed: dict[tuple[int, int], set[int]] = {}  # synchronous: who answered a round before it opened
         self._receipts: dict[int, list[float]] = {}  # fragment -> [version, closed at, receipts still to the median]
 
     # ------------------------------------------------------------------ opening
@@ -143,6 +144,9 @@ class Rounds:
 
     def _open(self, now: float, fragment: int, step: int, patience: float, *, final: bool = False) -> Round:
         round_ = self.open[fragment] = Round(self, fragment, step, now, now + patience, final=final)
+        for learner in self._passed.pop((fragment, step), ()):
+            if (member := self.members.get(learner)) is not None:
+                round_.answer(member)
         self._timers.at(round_.give_up_at, round_)
         return round_
 
@@ -160,6 +164,7 @@ class Rounds:
         """A hand-over is complete and screened: merge it, or say why not."""
         round_ = self.open.get(event.fragment) or self._opened_by(now, event)
         if round_ is None or round_.step != event.step:
+            self._pass(member, event.fragment, event.step)
             was_merged = member.account.merged[event.fragment][1] >= event.until.tokens > 0
             self._answer(member, event, "merged" if was_merged else "late")
         elif member.id not in round_.answered:
@@ -194,6 +199,13 @@ class Rounds:
         if round_ is not None and round_.step == step:
             round_.answer(member)
             self.review(now, round_)
+        else:
+            self._pass(member, fragment, step)
+
+    def _pass(self, member: Member, fragment: int, step: int) -> None:
+        """Synchronous policies: the member has answered a round that is not open yet; when it is, do not wait for it."""
+        if self.policy.synchronous and step > self._last_step[fragment]:
+            self._passed.setdefault((fragment, step), set()).add(member.id)
 
     def lose(self, member: Member) -> None:
         """The member is about to die."""
@@ -234,6 +246,8 @@ class Rounds:
         fragment = round_.fragment
         del self.open[fragment]
         self._last_step[fragment] = round_.step
+        for key in [key for key in self._passed if key[0] == fragment and key[1] <= round_.step]:
+            del self._passed[key]
         if not merge:
             for account, _ in round_.accepted.values():
                 self._ledger.release(account, fragment)

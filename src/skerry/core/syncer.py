@@ -234,7 +234,7 @@ class SyncerCore:
             return Refused(code="layout", reason="your model's parameters, or how they are fragmented, differ from the "
                            "run's: join with the same model and configuration")  # fmt: skip
         member = self.members.get(event.learner)
-        if member is not None and 0 < event.generation < member.generation:
+        if member is not None and member.linked and 0 < event.generation < member.generation:
             return Refused(code="superseded", reason=f"a newer learner {member.id} has taken this one's place: give each "
                            "learner an id of its own")  # fmt: skip
         return None
@@ -249,7 +249,7 @@ class SyncerCore:
             member.first_step += member.account.count.steps
             self.ledger.retire(member.account)
             member.account = self.ledger.open(member.id)
-        member.generation += 1
+        member.generation = max(member.generation, event.generation) + 1  # ours may come from an old snapshot
         member.resumable = True
         member.missing = self.policy.fragments
         member.clock = self.step
