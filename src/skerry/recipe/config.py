@@ -1,0 +1,69 @@
+"""The recipe's configuration: which model learns what from which bytes, and how.
+
+Rules: everything that decides a batch or an initial value is here, so that two learners with equal configurations and
+equal files run the same job. Rates follow the run's progress (0 to 1), never a learner's own count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from skerry.errors import ConfigError
+from skerry.recipe.model import SIZES
+
+Size = Literal["nano", "tiny", "small"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeConfig:
+    """The reference language-model job. Raises ConfigError where a value cannot work."""
+
+    # What learns
+    model: Size = "tiny"  # 0.25M, 0.9M or 10M parameters
+    seed: int = 0  # initial values and batches
+    # From what
+    data: tuple[str, ...] = ()  # files or folders; empty = the Python standard library's own sources
+    shards: int = 0  # parts the training text is divided into, one a learner; 0 = the number of learners `skerry train` starts
+    context: int = 64  # bytes a window
+    batch: int = 8  # windows a step
+    # How: AdamW, warm-up and cosine on the run's progress
+    lr: float = 1.5e-3  # at its peak
+    lr_final: float = 0.02  # share of lr that is left at the end
+    warmup: float = 0.02  # share of the run
+    rewarmup: int = 20  # steps over which a learner that (re)starts in mid-run warms up
+    weight_decay: float = 0.1  # of matrices; embeddings and norms have none
+    betas: tuple[float, float] = (0.9, 0.95)  # of AdamW
+    # How good
+    eval_windows: int = 256  # fixed held-out windows
+    eval_interval: float = 5.0  # seconds between two evaluations during the run
+    # On what
+    threads: int = 1  # of the training process
+
+    def __post_init__(self) -> None:
+        if self.model not in SIZES:
+            raise _bad("model", self.model, f"choose one of {', '.join(SIZES)}")
+        least = {"seed": 0, "shards": 0, "context": 2, "batch": 1, "rewarmup": 0, "weight_decay": 0, "eval_windows": 1,
+                 "eval_interval": 0, "threads": 1}  # fmt: skip
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise _bad(name, getattr(self, name), f"set it to {low} or more")
+        if not 0 < self.lr < float("inf"):
+            raise _bad("lr", self.lr, "set it above 0")
+        for name in ("lr_final", "warmup"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise _bad(name, getattr(self, name), "set it to a share between 0 and 1")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise _bad("betas", self.betas, "give two numbers from 0 to below 1")
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Bytes that one learner's step learns to predict."""
+        return self.batch * self.context
+
+
+assert set(SIZES) == set(get_args(Size))
+
+
+def _bad(name: str, value: object, allowed: str) -> ConfigError:
+    return ConfigError(f"recipe.{name} = {value!r} cannot work", remedy=allowed)
