@@ -32,7 +32,7 @@ from skerry.codecs import Codec
 from skerry.core.layout import Layout
 from skerry.core.policy import MergeRule
 
-BLOCK = 65536
+BLOCK = 98304
 """Elements worked on at a time, found by measurement (benchmarks/merge.py); a multiple of codecs.GROUP."""
 RUN = 256
 NOISE = 1e-6
@@ -96,8 +96,11 @@ def _square(values: NDArray[np.float32]) -> float:
     """The square of the norm. Batched products of runs: numpy's long dot would start threads, and drift in fp32."""
     whole = values.size // RUN * RUN
     runs = values[:whole].reshape(-1, RUN)
-    rest = values[whole:].astype(np.float64)
-    return float(np.matmul(runs[:, None, :], runs[:, :, None]).sum(dtype=np.float64) + np.dot(rest, rest))
+    total = float(np.add.reduce(np.matmul(runs[:, None], runs[:, :, None]), axis=None, dtype=np.float64))
+    if whole < values.size:
+        rest = values[whole:].astype(np.float64)
+        total += float(np.dot(rest, rest))
+    return total
 
 
 def _decoded(parts: Sequence[Part], body: memoryview, codec: Codec, scratch: NDArray[np.float32],
@@ -135,7 +138,7 @@ class Accumulator:
 
     def reset(self) -> None:
         """Begin anew with nothing."""
-        self._sums.zero_()
+        self._empty = True  # the sums' memory holds anything: the first contribution is written, not added
         self._radial = [0.0] * len(self._parts)
         self._weight = 0.0
 
@@ -145,32 +148,44 @@ class Accumulator:
         factors = [weight if direct else weight / norm if norm > TINY else 0.0
                    for direct, norm in zip(self._directly, screened.norms, strict=True)]  # fmt: skip
         for index, at, values in _decoded(self._parts, body, codec, self._scratch):
-            self._sums[at : at + values.size].add_(torch.from_numpy(values), alpha=factors[index])
+            sums = self._sums[at : at + values.size]
+            if self._empty:
+                torch.mul(torch.from_numpy(values), factors[index], out=sums)
+            else:
+                sums.add_(torch.from_numpy(values), alpha=factors[index])
+        self._empty = False
         for index, norm in enumerate(screened.norms):
             self._radial[index] += weight * norm
         self._weight += weight
 
     def partial(self) -> Partial:
         """The sums as they stand. `values` is this accumulator's own memory: good until the next call."""
-        return Partial(self._sums, tuple(self._radial), self._weight)
+        return Partial(self._filled(), tuple(self._radial), self._weight)
 
     def merge(self, other: Partial) -> None:
         """Add the sums of another accumulator for the same parts and rule."""
-        self._sums.add_(other.values)
+        self._filled().add_(other.values)
         self._radial = [mine + its for mine, its in zip(self._radial, other.radial, strict=True)]
         self._weight += other.weight
 
     def results(self) -> Iterator[tuple[int, torch.Tensor]]:
         """D, the merged outer gradient, in blocks: (where in the fragment, flat fp32 values; yours until the next block,
         so the outer step is made on it while it is in the cache). Without any weight D is zero."""
-        scratch, start = torch.from_numpy(self._scratch), 0
+        scratch, whole, start = torch.from_numpy(self._scratch), self._filled(), 0
         for index, part in enumerate(self._parts):
-            sums = self._sums[start : start + part.size]
+            sums = whole[start : start + part.size]
             factor = self._factor(index, sums)
             for at in range(0, part.size, BLOCK):
                 block = sums[at : at + BLOCK]
                 yield start + at, torch.mul(block, factor, out=scratch[: block.numel()])
             start += part.size
+
+    def _filled(self) -> torch.Tensor:
+        """The sums, zeros if nothing was added."""
+        if self._empty:
+            self._sums.zero_()
+            self._empty = False
+        return self._sums
 
     def _factor(self, index: int, sums: torch.Tensor) -> float:
         """What makes D of A for one part."""
