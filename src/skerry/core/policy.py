@@ -113,6 +113,10 @@ class Policy:
         share = max(step / self.steps if self.steps else 0.0, tokens / self.tokens if self.tokens else 0.0)
         return min(1.0, share)
 
+    def reached(self, step: int, tokens: int) -> bool:
+        """Whether a budget is reached."""
+        return 0 < self.steps <= step or 0 < self.tokens <= tokens
+
     def replace(self, **changes: Any) -> Policy:
         """A copy with some fields changed. Raises ConfigError naming an unknown field."""
         known = {field.name for field in fields(self)}

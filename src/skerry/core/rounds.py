@@ -94,7 +94,7 @@ class Rounds:
         self._grace = grace
         self._timers = timers
         self._out = out
-        self._due: dict[int, None] = {}  # fragments that wait for a free place, in order
+        self.due: dict[int, None] = {}  # fragments that wait for a free place, in order
         self._due_at: dict[int, list[int]] = {}  # t modulo H -> fragments
         for fragment in range(policy.fragments):
             self._due_at.setdefault(policy.offset(fragment), []).append(fragment)
@@ -110,25 +110,25 @@ class Rounds:
             return
         for step in range(old + 1, new + 1):
             for fragment in self._due_at.get(step % self.policy.interval, ()):
-                if fragment in self._due:
+                if fragment in self.due:
                     self.skipped += 1
-                self._due[fragment] = None
+                self.due[fragment] = None
 
     def open_due(self, now: float, progress: float) -> None:
         """Open what is due, in order, as far as there is room and enough learners live."""
         members = self.members
-        while self._due and len(self.open) < self.policy.open_rounds and members.live >= members.quorum:
-            fragment = next((p for p in self._due if p not in self.open), None)
+        while self.due and len(self.open) < self.policy.open_rounds and members.live >= members.quorum:
+            fragment = next((p for p in self.due if p not in self.open), None)
             if fragment is None:
                 return
-            del self._due[fragment]
+            del self.due[fragment]
             self._open(now, fragment, members.step, self.policy.round_timeout)
             self._out.append(Ask(fragment=fragment, step=members.step, progress=progress))
 
     def end(self) -> None:
         """Open no more; in synchronous policies ask for what the open ones still wait for."""
         self.ending = True
-        self._due.clear()
+        self.due.clear()
         if self.policy.synchronous:
             for round_ in self.open.values():
                 self._out.append(Ask(fragment=round_.fragment, step=round_.step, progress=1.0))

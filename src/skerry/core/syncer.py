@@ -146,11 +146,11 @@ class SyncerCore:
             self._try_to_begin()
         if self.phase == "running":
             self._advance(now)
-            if self.progress >= 1.0:
+            if self.policy.reached(self.members.step, self.ledger.tokens):
                 self.phase = "ending"
                 self._out.append(Finish())
                 self.rounds.end()
-            else:
+            elif self.rounds.due:
                 self.rounds.open_due(now, self.progress)
         if self.phase == "ending" and not self.rounds.open:
             self.phase = "final"
