@@ -12,7 +12,8 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from skerry.core.layout import Layout, TensorSpec, build_layout
-from skerry.core.learner import SEED_STEP, LearnerCore, LearnerMemory
+from skerry.core.learner import SEED_STEP, LearnerCore
+from skerry.core.memory import LearnerMemory
 from skerry.core.messages import (
     Answer,
     Applied,

@@ -20,7 +20,8 @@ import torch
 
 from skerry.codecs import get_codec
 from skerry.core.layout import Layout, TensorSpec, build_layout
-from skerry.core.learner import LearnerCore, LearnerMemory
+from skerry.core.learner import LearnerCore
+from skerry.core.memory import LearnerMemory
 from skerry.core.messages import (
     Applied,
     Contribution,

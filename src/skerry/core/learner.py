@@ -13,10 +13,11 @@ agent stands in LearnerMemory; everything else may be forgotten at any moment wi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from skerry.core.layout import Layout
+from skerry.core.memory import LearnerMemory
 from skerry.core.messages import (
     Answer,
     Applied,
@@ -53,23 +54,6 @@ from skerry.core.messages import (
 from skerry.core.policy import Policy
 
 SEED_STEP = -1  # the step of a CopyOut whose copy is the run's first model
-
-
-@dataclass
-class LearnerMemory:
-    """What outlives the agent. Counters here are since the generation began (raw ones less `origin`)."""
-
-    learner: int = -1
-    generation: int = 0
-    shift: int = 0  # t_m = raw steps + shift
-    origin: Count = Count()  # the trainer's raw counters when the generation began
-    base: list[int] = field(default_factory=list)  # version taken over of each fragment, -1 = none
-    settled: list[Count] = field(default_factory=list)  # from here on its progress is not handed in
-
-    @staticmethod
-    def empty(fragments: int, learner: int = -1) -> LearnerMemory:
-        """Of a learner that has joined nothing yet. `learner` -1: let the syncer choose."""
-        return LearnerMemory(learner=learner, base=[-1] * fragments, settled=[Count()] * fragments)
 
 
 @dataclass

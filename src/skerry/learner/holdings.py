@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from skerry.codecs import get_codec
 from skerry.core.layout import Layout
-from skerry.core.learner import LearnerCore, LearnerMemory
+from skerry.core.learner import LearnerCore
+from skerry.core.memory import LearnerMemory
 from skerry.core.messages import Applied, Contribution, Count, Delivery, Drop, TakeOver, TakeOverRule
 from skerry.core.policy import Policy
 from skerry.errors import ProtocolError
