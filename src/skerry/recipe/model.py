@@ -103,10 +103,11 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.context = context
-        self.embed = nn.Embedding(VOCABULARY, config.width)
-        self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
-        self.norm = nn.RMSNorm(config.width, eps=1e-5)
-        self.head = nn.Linear(config.width, VOCABULARY, bias=False)
+        with torch.random.fork_rng(devices=()):  # the modules' own initial values, soon overwritten, cost random state
+            self.embed = nn.Embedding(VOCABULARY, config.width)
+            self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
+            self.norm = nn.RMSNorm(config.width, eps=1e-5)
+            self.head = nn.Linear(config.width, VOCABULARY, bias=False)
         self.register_buffer("turns", _rotary(context, config.width // config.heads), persistent=False)
         self._initialise(seed)
 
