@@ -99,12 +99,14 @@ class Layout:
                 tuple(TensorSpec(name=str(n), shape=tuple(int(d) for d in s), direct=bool(e)) for n, s, e in plain["tensors"]),
                 tuple(tuple(Piece(tensor=int(i), start=int(a), stop=int(b)) for i, a, b in f) for f in plain["fragments"]),
             )
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise ConfigError(f"not a layout: {error}", remedy="send what Layout.to_json gave") from error
         layout._check()
         return layout
 
     def _check(self) -> None:
+        if len({t.name for t in self.tensors}) < len(self.tensors) or any(d < 0 for t in self.tensors for d in t.shape):
+            raise ConfigError("not a layout: two tensors of one name, or a negative size", remedy="send Layout.to_json's text")
         seen: dict[int, int] = dict.fromkeys(range(len(self.tensors)), 0)
         for piece in sorted((p for f in self.fragments for p in f), key=lambda p: (p.tensor, p.start)):
             if seen.get(piece.tensor) != piece.start or piece.stop <= piece.start:

@@ -6,6 +6,7 @@ for Skerry are in docs/algorithm.md. Times are seconds, counts are inner steps u
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
@@ -70,23 +71,25 @@ class Policy:
             allowed = get_args(kind)
             if getattr(self, name) not in allowed:
                 raise _bad(name, getattr(self, name), f"choose one of {', '.join(allowed)}")
+        if isinstance(self.direct, str) or not all(map(_is_pattern, self.direct)):
+            raise _bad("direct", self.direct, "give a list of regular expressions")
 
     def _check_numbers(self) -> None:
-        least: dict[str, float] = {
+        least = {
             "fragments": 1, "interval": 1, "overlap": 0, "quorum": 0, "max_staleness": 0, "wait_for": 1,
             "steps": 0, "tokens": 0,
         }  # fmt: skip
         for name, low in least.items():
-            if getattr(self, name) < low:
-                raise _bad(name, getattr(self, name), f"give {low:g} or more")
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < low:
+                raise _bad(name, getattr(self, name), f"give a whole number, {low} or more")
         for name in ("round_timeout", "sync_timeout", "silent_after", "final_timeout", "outer_lr"):
-            if not 0 < getattr(self, name) < float("inf"):
+            if not 0 < _number(getattr(self, name)) < float("inf"):
                 raise _bad(name, getattr(self, name), "give a positive number")
-        if not 0 <= self.grace < 1:
+        if not 0 <= _number(self.grace) < 1:
             raise _bad("grace", self.grace, "give a share of the slack, at least 0 and below 1")
-        if not 0 <= self.outer_momentum < 1:
+        if not 0 <= _number(self.outer_momentum) < 1:
             raise _bad("outer_momentum", self.outer_momentum, "give at least 0 and below 1")
-        if not 0 < self.blend <= 1:
+        if not 0 < _number(self.blend) <= 1:
             raise _bad("blend", self.blend, "give a share above 0 and at most 1")
 
     def _check_pairs(self) -> None:
@@ -131,6 +134,18 @@ def preset(name: str, **changes: Any) -> Policy:
     if name not in PRESETS:
         raise ConfigError(f"no preset {name!r}", remedy=f"choose one of {', '.join(PRESETS)}")
     return PRESETS[name].replace(**changes)
+
+
+def _number(value: object) -> float:
+    """NaN, which is in no range, for what is no number."""
+    return value if isinstance(value, int | float) else float("nan")
+
+
+def _is_pattern(value: object) -> bool:
+    try:
+        return isinstance(value, str) and bool(re.compile(value))
+    except re.error:
+        return False
 
 
 def _bad(name: str, value: object, allowed: str) -> ConfigError:
