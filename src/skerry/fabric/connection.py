@@ -1,13 +1,15 @@
 """One TCP or TLS connection: the thin asyncio shell around the frame codec.
 
-Rules: a body is received straight into the memory that the receiver gave; while it gives none, nothing is read. A body is
-sent in chunks, each waiting until the one before has left, so that the transport never holds (copies) more than a chunk.
+Rules: a body is received straight into the memory that the receiver gave; while it gives none, nothing is read. A body
+is sent straight from its memory: asyncio's transports would copy what the socket does not take at once, so without TLS
+the socket is written to past them, and TLS is given chunks, each when the one before has left.
 What a peer does wrong ends its connection with a reason and nothing else. All of it runs on one event loop's thread.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import Callable
@@ -16,7 +18,7 @@ from typing import Any, Protocol
 from skerry.errors import ProtocolError
 from skerry.fabric.wire import HEADER, LARGEST_MESSAGE, Body, Frame, FrameReader, encode
 
-CHUNK = 256 << 10  # bytes of a body given to the transport at once
+CHUNK = 256 << 10  # bytes of a body given to TLS at once
 LARGEST_BACKLOG = 8 << 20  # bytes of messages that may wait for a peer that does not read
 LINGER = 5.0  # seconds a closing connection may take to send what it still holds
 _JUNK = memoryview(bytearray(16 << 10))  # where a connection that is ending puts what still comes
@@ -54,6 +56,8 @@ class Connection(asyncio.BufferedProtocol):
         self._waiting: asyncio.Future[Frame] | None = None  # of read()
         self._announced: Frame | None = None  # its body waits for memory
         self._pumping = False
+        self._plain = True
+        self._out: socket.socket | None = None  # while a body leaves on it
         self._seen = 0  # bytes_in when last looked for a stall
         self._writable = asyncio.Event()
         self._writable.set()
@@ -67,9 +71,10 @@ class Connection(asyncio.BufferedProtocol):
         """The next message, during the handshake. Raises ProtocolError; ConnectionError or ssl.SSLError if it ends."""
         if self._ended.done():
             raise ConnectionError(self.reason)
-        self._waiting = self._loop.create_future()
+        waiting: asyncio.Future[Frame] = self._loop.create_future()
+        self._waiting = waiting
         self.pump()
-        return await self._waiting
+        return await waiting
 
     def start(self, receiver: Receiver) -> None:
         """The handshake is over: from now on everything goes to the receiver."""
@@ -94,9 +99,12 @@ class Connection(asyncio.BufferedProtocol):
         """Send a message with its body; returns when the body's memory may change again. Raises ConnectionError."""
         async with self._sending:
             try:
-                await self._send_chunk(memoryview(encode(message, body.nbytes)))
-                for at in range(0, body.nbytes, CHUNK):
-                    await self._send_chunk(body[at : at + CHUNK])
+                await self._send_chunk(encode(message, body.nbytes))
+                if self._plain:
+                    await self._send_past_transport(body)
+                else:
+                    for at in range(0, body.nbytes, CHUNK):
+                        await self._send_chunk(body[at : at + CHUNK])
             except asyncio.CancelledError:
                 self.end("a body was given up half sent", abort=True)
                 raise
@@ -159,7 +167,8 @@ class Connection(asyncio.BufferedProtocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         _keep_alive(transport.get_extra_info("socket"))
-        transport.set_write_buffer_limits(high=1 if transport.get_extra_info("sslcontext") else 0, low=0)
+        self._plain = transport.get_extra_info("sslcontext") is None
+        transport.set_write_buffer_limits(high=0 if self._plain else 1, low=0)  # asyncio's TLS pauses at >= high
         self._set_timer(self._stall, self._check_stall)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -187,6 +196,9 @@ class Connection(asyncio.BufferedProtocol):
             self.reason = self._why(exc)
         self._ended.set_result(None)
         self._writable.set()
+        if self._out is not None:  # wakes its sender
+            with contextlib.suppress(OSError):
+                self._out.shutdown(socket.SHUT_RDWR)
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_exception(exc if isinstance(exc, ssl.SSLError) else ConnectionError(self.reason))
         if self._receiver is not None:
@@ -225,7 +237,7 @@ class Connection(asyncio.BufferedProtocol):
         self.bytes_out += len(data)
         self._transport.write(data)
 
-    async def _send_chunk(self, data: memoryview) -> None:
+    async def _send_chunk(self, data: bytes | memoryview) -> None:
         if self.reason is not None:
             raise ConnectionError(self.reason)
         self._write(data)
@@ -233,6 +245,23 @@ class Connection(asyncio.BufferedProtocol):
             await asyncio.sleep(0)  # a fast peer must not keep the loop from its other connections
         else:
             await self._writable.wait()
+
+    async def _send_past_transport(self, body: memoryview) -> None:
+        """The transport holds nothing now, so this comes after what it sent. A second descriptor of the same socket,
+        because asyncio guards the transport's own."""
+        if self.reason is not None:
+            raise ConnectionError(self.reason)
+        assert self._transport is not None
+        with self._transport.get_extra_info("socket").dup() as out:
+            out.setblocking(False)
+            self._out = out
+            try:
+                await self._loop.sock_sendall(out, body)
+            except OSError as error:
+                self.end(self._why(error), abort=True)
+            finally:
+                self._out = None
+        self.bytes_out += body.nbytes
 
     def _check_stall(self) -> None:
         assert self._transport is not None

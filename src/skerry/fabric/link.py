@@ -139,21 +139,18 @@ class Link:
         self.close(f"protocol error: {error}")
 
     def lost(self, connection: Connection, reason: str) -> None:
+        assert self._handler is not None
         if self._reason is None:
             self._reason = reason
+        if connection.unfinished is not None:
+            frame, memory = connection.unfinished
+            self._handler.on_bulk_lost(self, frame.message, memory)
         others = [other for other in self._connections() if not other.has_ended]
         for other in others:
             other.end(reason, abort=other.reason is None)
         if not others and not self.ended.done():
             self.ended.set_result(None)
-            self._report_end()
-
-    def _report_end(self) -> None:
-        assert self._handler is not None and self._reason is not None
-        body = self._bulk.unfinished if self._bulk else None
-        if body is not None:
-            self._handler.on_bulk_lost(self, body.frame.message, body.memory)
-        self._handler.on_closed(self, self._reason)
+            self._handler.on_closed(self, self._reason)
 
     def _connections(self) -> list[Connection]:
         return [self._control] if self._bulk is None else [self._control, self._bulk]

@@ -26,7 +26,7 @@ MAGIC = b"SKRY"
 SCRATCH = 16 << 10  # bytes a connection holds for messages; what exceeds it is held only while it is read
 LARGEST_HELLO = 4 << 10  # bytes of a message before the handshake is over
 LARGEST_MESSAGE = 4 << 20  # and after it
-LARGEST_READ = 1 << 20  # bytes of a body taken from a socket at once: other connections have their turn in between
+LARGEST_READ = 256 << 10  # bytes of a body taken from a socket at once: other connections have their turn in between
 
 _encoder = msgspec.msgpack.Encoder()
 _decoders = {kind.number: msgspec.msgpack.Decoder(kind.cls) for kind in BY_NUMBER.values()}
