@@ -6,6 +6,7 @@ each round (RoundLog) and, once a second, for each learner (Samples).
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -23,12 +24,24 @@ from skerry.syncer.session import Session
 SPAN = 5.0  # seconds over which tokens a second are taken
 
 
+class _Stderr:
+    """A log on a full disk must not end the run."""
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+
+
 def make_log(form: Literal["auto", "console", "json"]) -> Any:
     """A logger for stderr."""
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
     last: Any = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
     return structlog.wrap_logger(
-        structlog.PrintLogger(sys.stderr), wrapper_class=structlog.BoundLogger,
+        structlog.PrintLogger(_Stderr()), wrapper_class=structlog.BoundLogger,
         processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso"), last],
     )  # fmt: skip
 

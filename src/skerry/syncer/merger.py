@@ -71,7 +71,7 @@ class Merger:
         self._places = [slice(at, at + size) for at, size in zip(layout.offsets, layout.sizes, strict=True)]
         self._longest = max(layout.sizes)
         self._rounds: dict[tuple[int, int], tuple[Accumulator, torch.Tensor]] = {}
-        self._spare = [torch.zeros(self._longest) for _ in range(policy.open_rounds)]
+        self._spare = [self._memory() for _ in range(policy.open_rounds)]
         self._bodies: dict[int, list[Body]] = {}
 
     @staticmethod
@@ -81,6 +81,10 @@ class Merger:
         longest = max(layout.sizes)
         return (8 * layout.total + down(layout.total) + 4 * longest * policy.open_rounds
                 + buffers * up(longest) + down(longest) * policy.fragments)  # fmt: skip
+
+    def _memory(self) -> torch.Tensor:
+        """For one accumulator. From numpy, which asks for huge pages where torch does not: a quarter faster to add to."""
+        return torch.from_numpy(np.zeros(self._longest, np.float32))
 
     def values(self, fragment: int) -> Values:
         """The fragment's part of theta."""
@@ -98,7 +102,7 @@ class Merger:
     def add(self, fragment: int, step: int, body: Body, screened: Screened, weight: float) -> None:
         """Accumulate a contribution into its round."""
         if (fragment, step) not in self._rounds:
-            memory = self._spare.pop() if self._spare else torch.zeros(self._longest)
+            memory = self._spare.pop() if self._spare else self._memory()
             self._rounds[fragment, step] = (Accumulator(self._parts[fragment], self._rule, memory), memory)
         self._rounds[fragment, step][0].add(memoryview(body), self.up, screened, weight)
 

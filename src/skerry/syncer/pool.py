@@ -47,5 +47,5 @@ class Pool:
         """The buffer is free again."""
         assert buffer.nbytes == self.nbytes and len(self._free) < self.count
         self._free.append(buffer)
-        if self._waiting:
+        while self._waiting and self._free:  # who waited may be gone, and not take it
             self._waiting.popleft()()

@@ -210,7 +210,7 @@ class Run:
             self._around.journal.event("refused", what, learner=answer.learner, bad=True)
         if session is not None:
             session.link.send(answer)
-            if session is self.seeder and answer.verdict == "refused":
+            if answer.step < 0:
                 session.link.close(f"the run cannot begin with this model: {answer.reason}")
 
     def _merge(self, merge: Merge, hand_in: HandIn) -> None:

@@ -57,7 +57,7 @@ class Server:
     def __init__(self, config: SyncerConfig, policy: Policy) -> None:
         """Raises SkerryError for what a user can cause: directory, token, snapshot, --init."""
         self._config = config
-        self._policy = policy
+        self.policy = policy
         self._keeper = Keeper(config)
         resumed = self._keeper.resumed
         if resumed is not None and len(resumed.layout.fragments) != policy.fragments:
@@ -95,7 +95,7 @@ class Server:
             stack.callback(self._worker.end)
             self._listener = await self._listen()
             stack.push_async_callback(self._listener.close)
-            exporter = self._export_metrics()
+            self._exporter = exporter = self._export_metrics()
             if exporter is not None:
                 stack.callback(exporter.close)
             if signals:
@@ -119,7 +119,7 @@ class Server:
         port = config.port or former
         settings: dict[str, Any] = {
             "token": self._keeper.token, "run": self.name, "host": config.host, "tls": config.tls,
-            "insecure": config.insecure, "heartbeat": config.heartbeat, "policy": json.dumps(asdict(self._policy)),
+            "insecure": config.insecure, "heartbeat": config.heartbeat, "policy": json.dumps(asdict(self.policy)),
         }  # fmt: skip
         try:
             return await Listener.start(self, port=port, **settings)
@@ -262,10 +262,10 @@ class Server:
         self._beginner = asyncio.get_running_loop().create_task(self._begin_with(layout, origin))
 
     def _wrong_with(self, layout: Layout) -> str:
-        wanted, have = self._policy.fragments, len(layout.fragments)
+        wanted, have = self.policy.fragments, len(layout.fragments)
         if have != wanted:
             return f"your model is in {have} fragments, the run's policy has {wanted}"
-        need, free = Merger.footprint(self._policy, layout, self._config.buffers), psutil.virtual_memory().available
+        need, free = Merger.footprint(self.policy, layout, self._config.buffers), psutil.virtual_memory().available
         if need > free:
             return f"your model needs {need / 1e9:.1f} GB of the syncer's memory, {free / 1e9:.1f} GB are free"
         return ""
@@ -279,7 +279,7 @@ class Server:
     async def _begin(self, layout: Layout, origin: Origin, snapshot: Snapshot | None = None) -> None:
         """Make the run; with values from a snapshot or --init, if there are any."""
         around = Surroundings(
-            name=self.name, policy=self._policy, buffers=self._config.buffers, keeper=self._keeper, journal=self._journal,
+            name=self.name, policy=self.policy, buffers=self._config.buffers, keeper=self._keeper, journal=self._journal,
             worker=self._worker, clock=self.now, traffic=self.traffic, ended=self.over, failed=self.fail,
         )  # fmt: skip
         try:

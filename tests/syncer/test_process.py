@@ -1,0 +1,172 @@
+"""A syncer's process: stopped, killed, resumed; on a full disk; its memory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+
+import numpy as np
+import pytest
+from support.puppet import Puppet, small_layout, train, until
+from support.syncer_process import SyncerProcess
+
+from skerry.core.policy import Policy
+from skerry.store.snapshot import load_snapshot
+from skerry.store.tape import segments, verify
+
+pytestmark = pytest.mark.processes
+SETTINGS = {"fragments": 2, "interval": 4, "silent_after": 30.0}
+POLICY = Policy(**SETTINGS)
+LAYOUT = small_layout(POLICY, width=100)
+
+
+async def joined(address: str, count: int = 2) -> list[Puppet]:
+    puppets = [Puppet(POLICY, LAYOUT, learner=i, seed=i) for i in range(count)]
+    for puppet in puppets:
+        await puppet.join(address)
+    await until(lambda: all(puppet.begun for puppet in puppets))
+    return puppets
+
+
+def rounds(run_dir) -> int:
+    return sum('"kind":"round"' in line for line in (run_dir / "metrics.jsonl").read_text().splitlines())
+
+
+def versions(puppets) -> int:
+    return min(min(puppet.memory.base) for puppet in puppets)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_signal_saves_everything(tmp_path, number, code):
+    run_dir = tmp_path / "run"
+
+    async def play(syncer):
+        puppets = await joined(await syncer.ready())
+        await train(puppets, lambda: versions(puppets) >= 5)
+        assert await syncer.end(number) == code
+        await until(lambda: all(puppet.ended for puppet in puppets))
+        return max(puppet.memory.base[0] for puppet in puppets)
+
+    with SyncerProcess(run_dir, SETTINGS) as syncer:
+        taken = asyncio.run(play(syncer))
+    saved = load_snapshot(run_dir / "store" / "snapshot.safetensors")
+    assert saved.published[0][0] >= taken, "no round was lost"
+    assert (run_dir / "model" / "model.safetensors").exists()
+    figures = json.loads((run_dir / "figures.json").read_text())
+    assert figures["phase"] == "running" and figures["ledger"]["pending"] > 0
+    (tape,) = segments(run_dir / "tape")
+    assert verify(tape).difference == ""
+    left = sorted(path.name for path in run_dir.iterdir())
+    assert left == ["address", "figures.json", "metrics.jsonl", "model", "store", "tape"]
+    assert "Traceback" not in syncer.log
+
+
+def test_a_signal_before_anybody_came(tmp_path):
+    async def play(syncer):
+        await syncer.ready()
+        return await syncer.end(signal.SIGINT)
+
+    with SyncerProcess(tmp_path / "run", SETTINGS) as syncer:
+        assert asyncio.run(play(syncer)) == 130
+
+
+def test_killed_and_resumed_the_run_goes_on(tmp_path):
+    run_dir = tmp_path / "run"
+    policy = {**SETTINGS, "steps": 150}
+
+    async def play():
+        with SyncerProcess(run_dir, policy, snapshot_rounds=4) as syncer:
+            address = await syncer.ready()
+            puppets = await joined(address)
+            await train(puppets, lambda: versions(puppets) >= 6)
+            assert await syncer.end(signal.SIGKILL) == -9
+        saved = load_snapshot(run_dir / "store" / "snapshot.safetensors")
+        assert saved.state["step"] > 0 and all(version > 0 for version, _ in saved.published)
+        before = [puppet.count.tokens for puppet in puppets]
+        await train(puppets, lambda: all(p.ended for p in puppets))
+        for puppet in puppets:
+            for _ in range(3):
+                puppet.step()  # nobody stops for want of a syncer
+        with SyncerProcess(run_dir, policy, snapshot_rounds=4, resume=True) as syncer:
+            assert await syncer.ready() == address, "where its learners look for it"
+            for puppet in puppets:
+                await puppet.join(address, run=saved.run)
+            await until(lambda: all(puppet.memory.generation == 2 for puppet in puppets))
+            await train(puppets, lambda: all(puppet.over for puppet in puppets))
+            assert await syncer.end() == 0
+        return saved, before, [puppet.count for puppet in puppets]
+
+    saved, before, counts = asyncio.run(play())
+    figures = json.loads((run_dir / "figures.json").read_text())
+    ledger = figures["ledger"]
+    assert figures["run"] == saved.run and figures["step"] == 150
+    assert ledger["processed"] == ledger["merged"] + ledger["lost"] and ledger["pending"] == 0
+    assert figures["tokens_processed"] == sum(count.tokens for count in counts), "counted, though no syncer was there"
+    assert figures["lost_by_cause"]["died"] > 0
+    assert figures["bytes_up"] > saved.traffic[0] > 0 and 0 < figures["goodput"] < 1
+    assert [verify(tape).difference for tape in segments(run_dir / "tape")] == ["", ""]
+    assert np.abs(load_snapshot(run_dir / "store" / "snapshot.safetensors").theta).mean() < 0.1
+
+
+def test_a_full_disk_delays_only_what_must_be_written(tmp_path):
+    run_dir = tmp_path / "run"
+
+    async def play(syncer):
+        puppets = await joined(await syncer.ready())
+        path = run_dir / "store" / "snapshot.safetensors"
+        await until(path.exists)
+        syncer.limit(1 << 10)
+        before = path.read_bytes()
+        base = versions(puppets)
+        said = {"cannot write the snapshot", "cannot write 0001.tape"}
+        await train(puppets, lambda: said <= {line["text"].split(":")[0] for line in syncer.said("trouble")})
+        await train(puppets, lambda: versions(puppets) >= base + 8)
+        assert path.read_bytes() == before, "the old snapshot stays"
+        syncer.lift_limit()
+        await train(puppets, lambda: path.read_bytes() != before)
+        await train(puppets, lambda: any("nothing was lost" in line.get("text", "") for line in syncer.said("trouble")))
+        return await syncer.end(signal.SIGTERM)
+
+    with SyncerProcess(run_dir, SETTINGS, snapshot_rounds=2) as syncer:
+        assert asyncio.run(play(syncer)) == 0
+        assert len(syncer.said("snapshot")) == 1
+    (tape,) = segments(run_dir / "tape")
+    assert verify(tape).difference == "", "nothing is missing from the tape"
+    assert rounds(run_dir) == json.loads((run_dir / "figures.json").read_text())["rounds"]
+
+
+def test_a_full_disk_at_the_end_is_waited_for(tmp_path):
+    run_dir = tmp_path / "run"
+    policy = {**SETTINGS, "steps": 40}
+
+    async def play(syncer):
+        puppets = await joined(await syncer.ready())
+        await train(puppets, lambda: puppets[0].count.steps > 20)
+        syncer.limit(1 << 10)
+        await train(puppets, lambda: all(puppet.over for puppet in puppets))
+        await until(lambda: [line for line in syncer.said("trouble") if "cannot save the run" in line["text"]])
+        assert syncer.process.poll() is None
+        syncer.lift_limit()
+        return await syncer.end()
+
+    with SyncerProcess(run_dir, policy) as syncer:
+        assert asyncio.run(play(syncer)) == 0
+    assert load_snapshot(run_dir / "store" / "snapshot.safetensors").state["step"] == 40
+    assert (run_dir / "model" / "model.safetensors").exists()
+    assert verify(segments(run_dir / "tape")[0]).difference == ""
+
+
+def test_a_disk_that_stays_full_is_given_up_with_a_clear_word(tmp_path):
+    run_dir = tmp_path / "run"
+
+    async def play(syncer):
+        puppets = await joined(await syncer.ready())
+        await train(puppets, lambda: versions(puppets) >= 2)
+        syncer.limit(1 << 10)
+        return await syncer.end(signal.SIGTERM)
+
+    with SyncerProcess(run_dir, SETTINGS) as syncer:
+        assert asyncio.run(play(syncer)) == 7
+    assert "cannot save the run" in syncer.log and "free space" in syncer.log and "Traceback" not in syncer.log
+    load_snapshot(run_dir / "store" / "snapshot.safetensors")
