@@ -1,10 +1,12 @@
 """How fast the syncer merges, and whether its memory depends on the number of learners: `python -m benchmarks.merge`.
 
-Speed: a model of 100M parameters, eight bf16 contributions to every fragment, one thread; everything the syncer does with a
-body (both passes of decoding, screening, RDA) and its share of the outer step, as (elements merged x 4 bytes) / time. The
-yardstick, measured before and after each repeat: `y.add_(x, alpha=a)` on fp32 tensors of that size.
-Memory: processes of their own that hold the model and its momentum and merge rounds of M contributions, two fragments open
-at once, through a fixed pool of receive buffers; the peak (VmHWM) over that of one which holds the model and merges nothing.
+Both with the syncer's own Merger and Pool, without the network, on one thread.
+Speed: a model of 100M parameters, eight bf16 contributions to every fragment; all that is done with a body (both passes of
+decoding, screening, RDA) and its share of the outer step and of encoding what is delivered, as (elements merged x 4 bytes)
+/ time. The yardstick, measured before and after each repeat: `y.add_(x, alpha=a)` on fp32 tensors of that size. Time is
+the process's own (all its threads), so that other processes count for little.
+Memory: processes of their own merge M contributions to every fragment, two rounds open at once, through a fixed pool of
+receive buffers; peak (VmHWM) over that of one which is ready and merges nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import argparse
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -23,19 +25,18 @@ import numpy as np
 import torch
 from benchmarks._table import Row, at_least, report
 
-from skerry.codecs import get_codec
 from skerry.core.layout import Layout, TensorSpec, build_layout
+from skerry.core.policy import Policy
 from skerry.numerics import accumulate
-from skerry.numerics.accumulate import Accumulator, Part, parts_of, screen, weight_of
-from skerry.numerics.outer import OuterNesterov
+from skerry.numerics.accumulate import weight_of
+from skerry.syncer.merger import Merger
+from skerry.syncer.pool import Pool
 
 LEARNERS = 8
 REPEATS = 7
 BLOCKS = (32768, 65536, 98304, 131072, 262144)
-POOL = 4  # receive buffers in the memory measurement
-OPEN = 2  # rounds open at once there
-CODEC = get_codec("bf16")
-OUTER = OuterNesterov(lr=0.8, momentum=0.4)
+BUFFERS = 4  # of the pool in the memory measurement
+POLICY = Policy()
 WEIGHT = weight_of(24 * 8192, 24)
 
 
@@ -48,14 +49,7 @@ def model_layout() -> Layout:
               "gate": (hidden, width), "down": (width, hidden), "norm1": (width,), "norm2": (width,)}  # fmt: skip
     for layer in range(12):
         specs += [TensorSpec(name=f"layers.{layer}.{name}.weight", shape=shape) for name, shape in shapes.items()]
-    return build_layout(specs, 24, "balanced")
-
-
-def zeros(elements: int) -> torch.Tensor:
-    """Flat fp32 as the syncer should allocate it: numpy asks for huge pages where the system offers them, torch does not."""
-    values = np.empty(elements, np.float32)
-    values.fill(0)
-    return torch.from_numpy(values)
+    return build_layout(specs, POLICY.fragments, POLICY.fragmentation)
 
 
 @dataclass
@@ -64,64 +58,46 @@ class Spent:
 
     screening: float = 0.0
     adding: float = 0.0
-    stepping: float = 0.0
+    closing: float = 0.0
 
     @property
     def total(self) -> float:
-        return self.screening + self.adding + self.stepping
+        return self.screening + self.adding + self.closing
 
 
-class Store:
-    """What every syncer holds: the model, its momentum, one accumulator's memory."""
-
-    def __init__(self, layout: Layout) -> None:
-        self.layout = layout
-        self.theta, self.momentum = zeros(layout.total), zeros(layout.total)
-        self.memory = zeros(max(layout.sizes))
-        self.spent = Spent()
-
-    def merge(self, fragment: int, bodies: Sequence[memoryview]) -> None:
-        """One round of one fragment."""
-        parts = parts_of(self.layout, fragment)
-        began = process_time()
-        accumulator = Accumulator(parts, "rda", self.memory)
-        self.spent.adding += process_time() - began
-        for body in bodies:
-            began = process_time()
-            screened = screen(parts, body, CODEC)
-            between = process_time()
-            accumulator.add(body, CODEC, screened, WEIGHT)
-            self.spent.screening += between - began
-            self.spent.adding += process_time() - between
-        began = process_time()
-        self.step(fragment, accumulator)
-        self.spent.stepping += process_time() - began
-
-    def step(self, fragment: int, accumulator: Accumulator) -> None:
-        """The outer step, block by block as the merged gradient is made."""
-        for at, delta in accumulator.results():
-            start = self.layout.offsets[fragment] + at
-            stop = start + delta.numel()
-            OUTER.step(self.theta[start:stop], self.momentum[start:stop], delta)
-
-
-def contributions(layout: Layout) -> list[list[memoryview]]:
+def contributions(layout: Layout, merger: Merger) -> list[list[np.ndarray]]:
     """Per fragment the bodies of all learners, each in memory of its own."""
     values = np.random.default_rng(0).standard_normal(layout.total, np.float32)
     values *= 1e-3
-    first = np.empty(CODEC.nbytes(layout.total), np.uint8)
-    CODEC.encode(values, memoryview(first))
-    all_of = [memoryview(np.roll(first, 7_777_778 * learner)) for learner in range(LEARNERS)]
-    return [
-        [body[CODEC.nbytes(start) : CODEC.nbytes(start + size)] for body in all_of]
-        for start, size in zip(layout.offsets, layout.sizes, strict=True)
-    ]
+    first, nbytes = np.empty(merger.up.nbytes(layout.total), np.uint8), merger.up.nbytes
+    merger.up.encode(values, memoryview(first))
+    all_of = [np.roll(first, 7_777_778 * learner) for learner in range(LEARNERS)]
+    return [[body[nbytes(start) : nbytes(start + size)] for body in all_of]
+            for start, size in zip(layout.offsets, layout.sizes, strict=True)]  # fmt: skip
+
+
+def merge_round(merger: Merger, fragment: int, bodies: Sequence[np.ndarray], spent: Spent) -> None:
+    """One round of one fragment, timed."""
+    for body in bodies:
+        began = process_time()
+        screened = merger.screen(fragment, body)
+        between = process_time()
+        merger.add(fragment, 0, body, screened, WEIGHT)
+        spent.screening += between - began
+        spent.adding += process_time() - between
+    began = process_time()
+    merger.reuse(fragment, [merger.close(fragment, 0)])
+    spent.closing += process_time() - began
+
+
+Share = Callable[[Sequence[int]], tuple[float, float, Spent]]
 
 
 def speed() -> list[Row]:
     """The merge against y.add_."""
     layout = model_layout()
-    store, bodies = Store(layout), contributions(layout)
+    merger = Merger(POLICY, layout)
+    bodies = contributions(layout, merger)
     x, y = torch.randn(layout.total), torch.zeros(layout.total)
 
     def yardstick() -> float:
@@ -131,35 +107,35 @@ def speed() -> list[Row]:
 
     def share(fragments: Sequence[int]) -> tuple[float, float, Spent]:
         """Of the yardstick's rate; the yardstick's seconds per element; what the merge was spent on."""
-        store.spent = Spent()
+        spent = Spent()
         seconds = [yardstick() for _ in range(3)]
         for fragment in fragments:
-            store.merge(fragment, bodies[fragment])
+            merge_round(merger, fragment, bodies[fragment], spent)
         seconds += [yardstick() for _ in range(3)]
         merged = LEARNERS * sum(layout.sizes[fragment] for fragment in fragments)
         each = median(seconds) / layout.total
-        return each * merged / store.spent.total, each, store.spent
+        return each * merged / spent.total, each, spent
 
     everything = range(len(layout.fragments))
     share(everything)
     runs = [share(everything) for _ in range(REPEATS)]
-    merged = LEARNERS * layout.total
-    spent = [(s.total, s.screening, s.adding, s.stepping) for _, _, s in runs]
-    total, screening, adding, stepping = (1e9 * median(column) / merged for column in zip(*spent, strict=True))
-    rows = [
+    ratios = [ratio for ratio, _, _ in runs]
+    spent = [(s.total, s.screening, s.adding, s.closing) for _, _, s in runs]
+    total, screening, adding, closing = (1e9 * median(row) / layout.total / LEARNERS for row in zip(*spent, strict=True))
+    return [
         Row("parameters", layout.total),
         Row("y.add_(x, alpha=a) on fp32 of that size", 4e-9 / median(each for _, each, _ in runs), "GB/s"),
         Row(f"merge, M = {LEARNERS}, bf16, one thread", 4 / total, "GB/s"),
-        at_least("merge / add_ (median of repeats)", median(ratio for ratio, _, _ in runs), 0.4),
-        Row("merge / add_, lowest and highest repeat", f"{min(r[0] for r in runs):.3f} to {max(r[0] for r in runs):.3f}"),
+        at_least("merge / add_ (median of repeats)", median(ratios), 0.4),
+        Row("merge / add_, lowest and highest repeat", f"{min(ratios):.3f} to {max(ratios):.3f}"),
         Row("decode and screen", screening, "ns/element"),
         Row("decode and accumulate", adding, "ns/element"),
-        Row(f"result and outer step, a {LEARNERS}th of it", stepping, "ns/element"),
+        Row(f"outer step and encoding, an {LEARNERS}th of it", closing, "ns/element"),
+        *block_sizes(share, everything[::3]),
     ]
-    return rows + list(block_sizes(share, everything[::3]))
 
 
-def block_sizes(share, fragments: Sequence[int]) -> Iterator[Row]:
+def block_sizes(share: Share, fragments: Sequence[int]) -> Iterator[Row]:
     """The same with other block sizes: why accumulate.BLOCK is what it is."""
     chosen = accumulate.BLOCK
     ratios: dict[int, list[float]] = {block: [] for block in BLOCKS}
@@ -174,11 +150,10 @@ def block_sizes(share, fragments: Sequence[int]) -> Iterator[Row]:
 
 def peak_over_idle() -> list[Row]:
     """Peak memory of merging processes over an idle one."""
-    peaks = {}
+    peaks, here = {}, Path(__file__).resolve().parent.parent
     for learners in (0, 8, 32):
         command = [sys.executable, "-m", "benchmarks.merge", "--peak", str(learners)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).resolve().parent.parent)
-        peaks[learners] = int(done.stdout)
+        peaks[learners] = int(subprocess.run(command, capture_output=True, text=True, check=True, cwd=here).stdout)
     few, many = peaks[8] - peaks[0], peaks[32] - peaks[0]
     return [
         Row("peak memory of an idle syncer", peaks[0] / 2**20, "MiB"),
@@ -189,33 +164,35 @@ def peak_over_idle() -> list[Row]:
 
 
 def peak(learners: int) -> int:
-    """In a process of its own: hold the model, merge rounds of so many contributions; the peak resident memory in bytes."""
+    """In a process of its own: the peak resident memory (bytes) of merging so many contributions to every fragment."""
     layout = model_layout()
-    store = Store(layout)
-    accumulators = [zeros(max(layout.sizes)) for _ in range(OPEN)] if learners else []
-    pool = [memoryview(np.zeros(CODEC.nbytes(max(layout.sizes)), np.uint8)) for _ in range(POOL)] if learners else []
-    pattern = np.empty(CODEC.nbytes(1 << 16), np.uint8)
-    CODEC.encode(np.random.default_rng(0).standard_normal(1 << 16, np.float32), memoryview(pattern))
-    for first in range(0, len(layout.fragments) if learners else 0, OPEN):
-        fragments = range(first, min(first + OPEN, len(layout.fragments)))
-        parts = {fragment: parts_of(layout, fragment) for fragment in fragments}
-        rounds = {f: Accumulator(parts[f], "rda", lent) for f, lent in zip(fragments, accumulators, strict=True)}
-        for arrival in range(learners * len(fragments)):
-            fragment = fragments[arrival % len(fragments)]
-            receive_and_add(pool[arrival % POOL], pattern, parts[fragment], rounds[fragment])
+    merger = Merger(POLICY, layout)
+    pool = Pool(BUFFERS, merger.up.nbytes(max(layout.sizes)))
+    merger.theta.fill(1), merger.momentum.fill(0)
+    shelf = merger.encode_all()
+    some = np.empty(merger.up.nbytes(1 << 16), np.uint8)
+    merger.up.encode(np.random.default_rng(0).standard_normal(1 << 16, np.float32), memoryview(some))
+    for first in range(0, len(layout.fragments) if learners else 0, POLICY.open_rounds):
+        fragments = range(first, min(first + POLICY.open_rounds, len(layout.fragments)))
+        for _ in range(learners // 2):
+            for fragment in fragments:
+                receive_two(merger, pool, fragment, merger.up.nbytes(layout.sizes[fragment]), some)
         for fragment in fragments:
-            store.step(fragment, rounds[fragment])
+            last, shelf[fragment] = shelf[fragment], merger.close(fragment, 0)
+            merger.reuse(fragment, [last])
     return 1024 * int(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1])
 
 
-def receive_and_add(buffer: memoryview, pattern: np.ndarray, parts: Sequence[Part], accumulator: Accumulator) -> None:
-    """A contribution of some random values arrives in a buffer of the pool and is merged."""
-    body = buffer[: CODEC.nbytes(sum(part.size for part in parts))]
-    for at in range(0, body.nbytes, pattern.nbytes):
-        part = body[at : at + pattern.nbytes]
-        part[:] = pattern[: part.nbytes].data
-    screened = screen(parts, body, CODEC)
-    accumulator.add(body, CODEC, screened, WEIGHT)
+def receive_two(merger: Merger, pool: Pool, fragment: int, nbytes: int, some: np.ndarray) -> None:
+    """Two contributions of some random values are received at the same time, then merged."""
+    buffers = [pool.take(lambda: None) for _ in range(2)]
+    for buffer in buffers:
+        for at in range(0, nbytes, some.nbytes):
+            stop = min(at + some.nbytes, nbytes)
+            buffer[at:stop] = some[: stop - at]
+    for buffer in buffers:
+        merger.add(fragment, 0, buffer[:nbytes], merger.screen(fragment, buffer[:nbytes]), WEIGHT)
+        pool.give(buffer)
 
 
 def main() -> int:
