@@ -36,6 +36,7 @@ from skerry.core.messages import (
     Drop,
     End,
     Go,
+    LearnerAction,
     LearnerEvent,
     Nothing,
     Received,
@@ -120,6 +121,11 @@ class Agent:
             self._policy = policy
             self._post(Greeted(policy=policy, run_id=run_id))
         self._join()
+
+    def unlinked(self) -> None:
+        """The link is gone."""
+        if self._core is not None:
+            self._carry_out(self._core.link_lost())
 
     def _attach(self) -> None:
         """The trainer has shared its memory: go on where an earlier agent was, or begin."""
@@ -232,6 +238,9 @@ class Agent:
         actions = core.handle(event)
         self._holdings.commit(core.memory)
         self._holdings.memory.set_progress(core.progress)
+        self._carry_out(actions)
+
+    def _carry_out(self, actions: list[LearnerAction]) -> None:
         for action in actions:
             self._do[type(action)](action)
 

@@ -93,7 +93,7 @@ class Supervisor:
             now = time.monotonic()
             if not due:
                 failures = failures + 1 if now - started < _STEADY else 0
-                due = now + min(TICK * 2**failures - TICK, _LONGEST_DELAY)
+                due = now + min(TICK * (2 ** max(0, failures - 1) - 1), _LONGEST_DELAY)
             if now >= due:
                 self._replace(self._agent)
                 started, due = time.monotonic(), 0.0

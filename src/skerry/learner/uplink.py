@@ -38,6 +38,9 @@ class Owner(Protocol):
     def linked(self, policy: str, run_id: str) -> None:
         """There is a link; nothing was said on it yet."""
 
+    def unlinked(self) -> None:
+        """There is none any more."""
+
     def event(self, message: Any) -> None:
         """The syncer speaks."""
 
@@ -179,6 +182,7 @@ class Uplink:
     def on_closed(self, link: Link, reason: str) -> None:
         if link is self._link:
             self._link, self.welcomed, self.lost_at = None, False, time.monotonic()
+            self._owner.unlinked()
             if not self._owner.over:
                 text = f"the link with the syncer at {link.peer} has ended ({reason}); {self._owner.meanwhile()}"
                 self._notices.keep_saying("link", text)
