@@ -331,9 +331,15 @@ class LearnerCore:
         if delivery is None or p in self._orders or not self._due(p, delivery):
             self._final_hand_over(p)
             return
-        if hand is not None and (hand.until is None or delivery.step < hand.step):
-            return
         included = delivery.merged > self.memory.settled[p].tokens
+        if hand is not None and (hand.until is None or (included and delivery.step < hand.step)):
+            return
+        if hand is not None and delivery.step < hand.step:
+            # An older round's value, as they come in heaps after a freeze: it must not take the memory that the value
+            # with the hand-over in it will need.
+            del self._ready[p]
+            self._out.append(Drop(fragment=p, version=delivery.version))
+            return
         until = hand.until if hand is not None else None
         self._hands.pop(p, None)
         rule = self._rule(p, included, until is not None and until.tokens == delivery.merged)
