@@ -36,7 +36,8 @@ async def connect(address: Address | str, *, token: Token, handler: Handler, run
                 await _open(where, context, token, hello("bulk", run=greeting.run, session=greeting.session), opened)
     except (OSError, ProtocolError) as error:
         _give_up(opened)
-        raise _explained(error, where, timeout) from error
+        mute = context is not None and len(opened) == 1 and opened[0].bytes_in == 0
+        raise _explained(error, where, timeout, mute) from error
     except BaseException:
         _give_up(opened)
         raise
@@ -98,8 +99,8 @@ def _give_up(opened: list[Connection]) -> None:
         connection.end("given up", abort=True)
 
 
-def _explained(error: OSError | ProtocolError, where: Address, timeout: float) -> SkerryError:
-    """The user's view of what ended the attempt."""
+def _explained(error: OSError | ProtocolError, where: Address, timeout: float, mute: bool) -> SkerryError:
+    """The user's view of what ended the attempt. `mute`: TLS was agreed on, and then the server said nothing."""
     if isinstance(error, ProtocolError):
         return RefusedError(f"{where} is no Skerry syncer, or its settings differ: {error.message}", code="protocol",
                             remedy=error.remedy or "check the address")  # fmt: skip
@@ -107,6 +108,10 @@ def _explained(error: OSError | ProtocolError, where: Address, timeout: float) -
         return certificate_error(error, f"the syncer at {where}")
     if isinstance(error, TimeoutError):
         return UnreachableError(f"the syncer at {where} did not answer for {timeout:g} s", remedy=_CHECK)
+    if mute:  # asyncio's server closes without the alert that would name the reason
+        return RefusedError(f"the syncer at {where} ended the connection once TLS was agreed on", code="certificate",
+                            remedy="if it demands client certificates (tls.ca is set there), set tls.cert and tls.key "
+                                   "to one of that authority; its log says more")  # fmt: skip
     reason = error.strerror or str(error)
     if error.errno is not None and not isinstance(error, socket.gaierror):
         reason = os.strerror(error.errno)  # asyncio's own text repeats the address

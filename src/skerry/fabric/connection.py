@@ -152,6 +152,11 @@ class Connection(asyncio.BufferedProtocol):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
 
     @property
+    def made(self) -> bool:
+        """Whether it was ever open: with TLS, whether its handshake succeeded."""
+        return self._transport is not None
+
+    @property
     def has_ended(self) -> bool:
         """Whether the connection has ended (not merely: is ending)."""
         return self._ended.done()

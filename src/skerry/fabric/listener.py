@@ -119,7 +119,8 @@ class Listener:
         except (Denied, OSError, ProtocolError) as error:
             if isinstance(error, Denied):
                 connection.send(error.refused)
-            code, reason = _explained(error, self._patience)
+            in_tls = self._context is not None and not connection.made
+            code, reason = _explained(error, self._patience, in_tls)
             connection.end(reason, abort=not isinstance(error, Denied))
             self._server.refused(peer, code, reason)
         except BaseException:
@@ -181,7 +182,7 @@ def _bind(where: Address) -> socket.socket:
         raise UnreachableError(f"cannot listen on {where}: {(error.strerror or str(error)).lower()}", remedy=remedy) from error
 
 
-def _explained(error: Denied | OSError | ProtocolError, patience: float) -> tuple[str, str]:
+def _explained(error: Denied | OSError | ProtocolError, patience: float, in_tls: bool) -> tuple[str, str]:
     """Code and reason for the log."""
     if isinstance(error, Denied):
         return error.refused.code, error.refused.reason
@@ -191,4 +192,6 @@ def _explained(error: Denied | OSError | ProtocolError, patience: float) -> tupl
         return "silent", f"the handshake was not complete after {patience:g} s"
     if isinstance(error, ssl.SSLError):
         return "tls", f"the TLS handshake failed: {(error.reason or str(error)).replace('_', ' ').lower()}"
+    if in_tls:
+        return "tls", "the client broke the TLS handshake off: does it accept this certificate?"
     return "lost", f"it ended in its handshake: {error.strerror or error}"
