@@ -289,59 +289,6 @@ def test_the_grace_terms_are_measured() -> None:
     assert desk.core.grace.sync.samples == 1 and desk.core.grace.sync.value == pytest.approx(0.2), "the median receipt"
 
 
-# ------------------------------------------------------------------ synchronous policies
-
-
-SYNCHRONOUS = {"synchronous": True, "quorum": 0}
-
-
-def test_synchronous_learners_are_not_asked_and_the_first_hand_over_opens_the_round() -> None:
-    desk = Desk(3, **SYNCHRONOUS)
-    assert not only(desk.all_step(4), Ask) and not desk.core.rounds.open
-    desk.hand(1, 4)
-    desk.hand(0, 4)
-    (close,) = only(desk.hand(2, 4), Close)
-    assert close.included == (1, 0, 2)
-
-
-def test_synchronous_rounds_wait_for_all_and_are_looked_at_anew_when_one_departs() -> None:
-    desk = Desk(3, **SYNCHRONOUS, sync_timeout=100.0)
-    desk.all_step(4)
-    desk.hand(0, 4)
-    desk.hand(1, 4)
-    assert not only(desk.wait(50.0), Close)
-    (close,) = only(desk.leave(2), Close)
-    assert close.included == (0, 1)
-
-
-def test_a_silent_learner_is_waited_for_no_longer_than_sync_timeout() -> None:
-    desk = Desk(3, **SYNCHRONOUS, sync_timeout=20.0)
-    desk.all_step(4)
-    desk.wait(1.0)
-    desk.hand(0, 4)
-    desk.hand(1, 4)
-    assert not only(desk.wait(18.0), Close)
-    desk.report(0)
-    desk.report(1)
-    (close,) = only(desk.wait(2.0), Close)
-    assert close.included == (0, 1) and not desk.core.members.get(2).live
-
-
-def test_who_said_nothing_before_the_synchronous_round_opened_is_not_waited_for() -> None:
-    desk = Desk(2, **SYNCHRONOUS)
-    desk.all_step(4)
-    desk.nothing(0, 4)
-    assert only(desk.hand(1, 4), Close)
-
-
-def test_who_joined_past_the_step_of_a_synchronous_round_is_not_waited_for() -> None:
-    desk = Desk(2, **SYNCHRONOUS)
-    desk.all_step(4)
-    desk.enter(2)
-    desk.hand(0, 4)
-    assert only(desk.hand(1, 4), Close)
-
-
 # ------------------------------------------------------------------ the end
 
 

@@ -1,0 +1,132 @@
+"""Synchronous policies: learners hand over by themselves and wait; the syncer waits for all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from skerry.core.messages import (
+    Ask,
+    Cancel,
+    Close,
+    Contribution,
+    CopyOut,
+    Finish,
+    Go,
+    Nothing,
+    TakeOver,
+)
+from support.desk import TOKENS, Desk, only
+from support.island import Island
+
+# ------------------------------------------------------------------ the syncer
+
+
+SYNCHRONOUS: dict[str, Any] = {"synchronous": True, "quorum": 0}
+
+
+def test_synchronous_learners_are_not_asked_and_the_first_hand_over_opens_the_round() -> None:
+    desk = Desk(3, **SYNCHRONOUS)
+    assert not only(desk.all_step(4), Ask) and not desk.core.rounds.open
+    desk.hand(1, 4)
+    desk.hand(0, 4)
+    (close,) = only(desk.hand(2, 4), Close)
+    assert close.included == (1, 0, 2)
+
+
+def test_synchronous_rounds_wait_for_all_and_are_looked_at_anew_when_one_departs() -> None:
+    desk = Desk(3, **SYNCHRONOUS, sync_timeout=100.0)
+    desk.all_step(4)
+    desk.hand(0, 4)
+    desk.hand(1, 4)
+    assert not only(desk.wait(50.0), Close)
+    (close,) = only(desk.leave(2), Close)
+    assert close.included == (0, 1)
+
+
+def test_a_silent_learner_is_waited_for_no_longer_than_sync_timeout() -> None:
+    desk = Desk(3, **SYNCHRONOUS, sync_timeout=20.0)
+    desk.all_step(4)
+    desk.wait(1.0)
+    desk.hand(0, 4)
+    desk.hand(1, 4)
+    assert not only(desk.wait(18.0), Close)
+    desk.report(0)
+    desk.report(1)
+    (close,) = only(desk.wait(2.0), Close)
+    assert close.included == (0, 1) and not desk.core.members.get(2).live
+
+
+def test_who_said_nothing_before_the_synchronous_round_opened_is_not_waited_for() -> None:
+    desk = Desk(2, **SYNCHRONOUS)
+    desk.all_step(4)
+    desk.nothing(0, 4)
+    assert only(desk.hand(1, 4), Close)
+
+
+def test_who_joined_past_the_step_of_a_synchronous_round_is_not_waited_for() -> None:
+    desk = Desk(2, **SYNCHRONOUS)
+    desk.all_step(4)
+    desk.enter(2)
+    desk.hand(0, 4)
+    assert only(desk.hand(1, 4), Close)
+
+
+# ------------------------------------------------------------------ the learner
+
+
+def synchronous(**policy: Any) -> Island:
+    island = Island(**{"synchronous": True, "quorum": 0, "on_included": "overwrite", **policy})
+    for _ in range(3):
+        assert only(island.step(), Go) == [Go(steps=island.steps)], "nothing holds it"
+    return island
+
+
+def test_a_synchronous_learner_hands_over_by_itself_and_waits_at_t_p_plus_tau() -> None:
+    island = synchronous()
+    assert only(island.step(), CopyOut) == [CopyOut(fragment=0, step=4)]
+    actions = island.copy(4)
+    assert only(actions, Contribution) and only(actions, Go) == [Go(steps=4)]
+    assert only(island.step(), Go)
+    assert not only(island.step(), Go), "t_p + tau: it waits for the delivery"
+    actions = island.deliver(1, 4, merged=4 * TOKENS)
+    assert only(actions, TakeOver) and not only(actions, Go)
+    assert only(island.apply(1), Go) == [Go(steps=6)]
+
+
+def test_it_waits_where_it_handed_over_when_there_is_no_overlap() -> None:
+    island = synchronous(overlap=0)
+    assert not only(island.step(), Go)
+    assert not only(island.copy(4), Go)
+    island.deliver(1, 4, merged=4 * TOKENS)
+    assert only(island.apply(1), Go) == [Go(steps=4)]
+
+
+def test_a_value_that_comes_early_is_taken_over_at_t_p_plus_tau() -> None:
+    island = synchronous()
+    island.step()
+    island.copy(4)
+    assert not only(island.deliver(1, 4, merged=4 * TOKENS), TakeOver)
+    assert not only(island.step(), TakeOver)
+    assert only(island.step(), TakeOver)
+
+
+def test_a_cancelled_round_lets_it_go_on() -> None:
+    island = synchronous(overlap=0)
+    island.step()
+    island.copy(4)
+    assert only(island.feed(Cancel(fragment=0, step=4)), Go) == [Go(steps=4)]
+
+
+def test_the_end_lets_it_go_on() -> None:
+    island = synchronous(overlap=0)
+    island.step()
+    island.copy(4)
+    assert only(island.feed(Finish()), Go) == [Go(steps=4)]
+
+
+def test_a_synchronous_laggard_takes_over_at_once_and_says_nothing_of_what_it_passed_over() -> None:
+    island = synchronous()
+    (order,) = only(island.deliver(3, 12), TakeOver)
+    actions = island.apply(order.version)
+    assert island.core.clock == 12
+    assert [nothing.step for nothing in only(actions, Nothing)] == [4, 8, 12]
