@@ -28,7 +28,7 @@ class RecipeConfig:
     context: int = 64  # bytes a window
     batch: int = 8  # windows a step
     # How: AdamW, warm-up and cosine on the run's progress
-    lr: float = 1.5e-3  # at its peak
+    lr: float = 2.5e-3  # at its peak
     lr_final: float = 0.02  # share of lr that is left at the end
     warmup: float = 0.02  # share of the run
     rewarmup: int = 20  # steps over which a learner that (re)starts in mid-run warms up
