@@ -28,7 +28,7 @@ with skerry.Learner(model, optimizer, syncer=sys.argv[1], token_file=sys.argv[2]
             model(torch.ones(2, 30)).sum().backward()
             learner.count(3)
             optimizer.step()
-            time.sleep(0.002)
+            time.sleep(0.005)
     finally:
         print("steps", learner.step, flush=True)
 print("left", flush=True)
