@@ -83,7 +83,7 @@ def job(config: TrainConfig, *, resume: bool) -> Job:
         run_dir=run_dir, learners=config.learners,
         syncer=(*this, "syncer", *tree, *(("--resume",) if resume else ())),
         learner=lambda address, learner: (*this, "join", address, *tree, *token, "--id", str(learner)),
-        evaluator=(sys.executable, "-m", "skerry.recipe.evaluate", str(run_dir)),
+        evaluator=(sys.executable, "-m", "skerry.recipe.evaluate", str(run_dir)) if config.launch.evaluate else None,
     )  # fmt: skip
 
 

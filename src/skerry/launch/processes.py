@@ -34,6 +34,7 @@ class LaunchConfig:
     max_restarts: int = 100  # a learner's trainer is started again at most so often
     restart_after: float = 0.2  # seconds until the first new start; doubles while trainers live less than a minute
     start_timeout: float = 60.0  # seconds within which the syncer must be ready
+    evaluate: bool = True  # evaluate the global model during the run and at its end, at low priority
 
     def __post_init__(self) -> None:
         if self.max_restarts < 0:

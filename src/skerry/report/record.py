@@ -44,7 +44,7 @@ class RunRecord:
             learners=[line for line in metrics if line["kind"] == "learner"],
             rounds=[line for line in metrics if line["kind"] == "round"],
             events=[line for line in metrics if line["kind"] == "event"],
-            evals=_placed(_lines(run_dir / "eval.jsonl"), starts),
+            evals=_rising(_lines(run_dir / "eval.jsonl")),
             faults=_placed(_lines(run_dir / "faults.jsonl"), starts),
         )  # fmt: skip
 
@@ -92,6 +92,16 @@ def _kept(metrics: list[Line]) -> list[Line]:
         if line.get("event") == "begin":
             while kept and kept[-1]["t"] > line["t"]:
                 kept.pop()
+        kept.append(line)
+    return kept
+
+
+def _rising(lines: list[Line]) -> list[Line]:
+    """The lines in order of time; a line takes the place of earlier ones of a later time."""
+    kept: list[Line] = []
+    for line in lines:
+        while kept and kept[-1]["t"] >= line["t"]:
+            kept.pop()
         kept.append(line)
     return kept
 
