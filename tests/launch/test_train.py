@@ -1,0 +1,208 @@
+"""`skerry train` for real: small models, real processes, real faults; and what it says when it cannot run."""
+
+import json
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from skerry.cli import main
+from skerry.launch.guardian import MARK
+from skerry.report.summary import FAULT_KEYS, KEYS, LEARNER_KEYS
+from skerry.store.tape import segments, verify
+
+QUICK = ["--recipe.model", "nano", "--recipe.context", "32", "--recipe.batch", "4", "--recipe.eval-windows", "8",
+         "--learners", "2", "--policy.wait-for", "2", "--syncer.snapshot-rounds", "10"]  # fmt: skip
+pytestmark = pytest.mark.processes
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """A little data of our own, so that nothing large is read."""
+    path = tmp_path / "text.txt"
+    path.write_text("the quick brown fox jumps over the lazy dog. " * 400)
+    return path
+
+
+@pytest.fixture
+def start(tmp_path: Path, text: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts `skerry train` on runs/x of the test's folder; whatever is left of it is killed afterwards."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(*options: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "skerry.cli", "train", "--name", "x", *options]
+        if "--resume" not in options:
+            command += ["--data", str(text), *QUICK]
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()  # the guardian does the rest
+        process.communicate()
+
+
+def _lines(path: Path) -> list[dict]:
+    data = path.read_bytes() if path.exists() else b""
+    return [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
+
+
+def _until(condition: Callable[[], object], process: subprocess.Popen[str], seconds: float = 60) -> None:
+    """Wait until the condition holds, as long as the process lives."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until, "it did not come to pass"
+        select.select([], [], [], 0.05)
+
+
+def _left_alive(run_dir: Path) -> list[int]:
+    """Processes of a run in that directory: they bear a mark and were started by its launcher. Waits a moment for them."""
+    pids = {line["pid"] for line in _lines(run_dir / "faults.jsonl") if line["event"] == "start"}
+    pids |= {line[key] for line in _lines(run_dir / "metrics.jsonl") for key in ("pid_trainer", "pid_agent") if line.get(key)}
+    until = time.monotonic() + 10
+    while alive := [pid for pid in pids if _marked(pid)]:
+        if time.monotonic() > until:
+            break
+        select.select([], [], [], 0.05)
+    return alive
+
+
+def _marked(pid: int) -> bool:
+    try:
+        return MARK.encode() in Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
+
+
+def test_a_run_with_faults_from_start_to_report(start, tmp_path):
+    process = start("--policy.steps", "400", "--chaos", "kill:1.trainer@1s kill:0.agent@2s stop:1@6s+1.5s")
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, out + err
+    run_dir = tmp_path / "runs/x"
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert list(summary) == list(KEYS)
+    assert all(set(one) >= {"learner", *LEARNER_KEYS} for one in summary["per_learner"])
+    ledger = summary["ledger"]
+    assert ledger["processed"] == ledger["merged"] + ledger["lost"] and ledger["pending"] == 0
+    assert summary["eval_loss"] < summary["eval_loss_first"] and len(summary["data_sha256"]) == 64
+    assert [(f["kind"], f["target"]) for f in summary["faults"]] == [("kill", "1.trainer"), ("kill", "0.agent"), ("stop", "1")]
+    assert all(list(f) == list(FAULT_KEYS) and f["recovered_s"] > 0 for f in summary["faults"])
+    assert (run_dir / "report.png").stat().st_size > 20_000 and "data:image/png" in (run_dir / "report.html").read_text()
+    assert "report.html" in out and "eval loss" in out and "fault" in out
+    assert _left_alive(run_dir) == []
+    assert main(["sample", str(run_dir), "--bytes", "5"]) == 0
+    [segment] = segments(run_dir / "tape")
+    assert verify(segment).difference == ""
+
+
+def test_ctrl_c_saves_and_resume_goes_on(start, tmp_path):
+    run_dir = tmp_path / "runs/x"
+    process = start("--policy.steps", "100000")
+    _until(lambda: any(line["kind"] == "round" and line["step"] > 30 for line in _lines(run_dir / "metrics.jsonl")), process)
+    before, asked = _lines(run_dir / "metrics.jsonl"), time.monotonic()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and "the model is saved" in err, out + err
+    assert time.monotonic() - asked < 15
+    assert (run_dir / "model/model.safetensors").exists() and (run_dir / "report.html").exists()
+    assert _left_alive(run_dir) == []
+    reached = max(line["step"] for line in before if line["kind"] == "round")
+    process = start("--resume", "--policy.steps", str(reached + 100))
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, out + err
+    rounds = [line for line in _lines(run_dir / "metrics.jsonl")[len(before) :] if line["kind"] == "round"]
+    assert min(line["step"] for line in rounds) >= reached and max(line["step"] for line in rounds) >= reached + 100
+    assert len(segments(run_dir / "tape")) == 2
+
+
+def test_kill_9_of_the_launcher_leaves_nothing_alive_not_even_what_is_frozen(start, tmp_path):
+    run_dir = tmp_path / "runs/x"
+    process = start("--policy.steps", "100000", "--chaos", "stop:1@0s+600s")
+    _until(lambda: any(line["event"] == "strike" for line in _lines(run_dir / "faults.jsonl")), process)
+    process.kill()
+    process.communicate()
+    assert _left_alive(run_dir) == []
+
+
+def test_two_interrupts_end_it_at_once(start, tmp_path):
+    process = start("--policy.steps", "100000", "--chaos", "stop:1@0s+600s")
+    _until(lambda: (tmp_path / "runs/x/address").exists(), process)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130 and _left_alive(tmp_path / "runs/x") == []
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "says"),
+    [
+        (["--policy.quorum", "5"], 2, "policy.quorum = 5 is more than learners = 4"),
+        (["--policy.overlap", "24"], 2, "tau must be below interval"),
+        (["--chaos", "kill:1"], 2, "fault 'kill:1'"),
+        (["--chaos", "kill:7@1s"], 2, "no learner 7"),
+        (["--config", "none.toml"], 2, "cannot read none.toml"),
+        (["--preset", "none"], 2, "no preset 'none'"),
+        (["--data", "no/such/path"], 3, "no/such/path"),
+        (["--data", "empty"], 3, "empty"),
+        (["--data", "short.txt"], 3, "too short"),
+        (["--resume", "--name", "none"], 2, "runs/none/config.toml"),
+        (["--syncer.run-dir", "there"], 6, "there exists already"),
+        (["--syncer.run-dir", "there", "--force"], 6, "does not look like a run"),
+        (["--syncer.run-dir", "there", "--resume"], 6, "no run to go on with"),
+    ],
+)
+def test_what_cannot_work_is_one_line_and_an_exit_code(options, code, says, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/precious").write_text("keep")
+    (tmp_path / "short.txt").write_text("x" * 40)
+    assert main(["train", *options]) == code
+    out, err = capfd.readouterr()
+    assert err.startswith("skerry: ") and err.count("\n") == 1 and says in err and out == ""
+    assert (tmp_path / "there/precious").exists() and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "says"),
+    [
+        (["--syncer.port", "PORT"], 5, "cannot listen on"),
+        (["--policy.fragments", "100"], 2, "policy.fragments = 100 is more than"),
+    ],
+)
+def test_what_a_process_of_the_run_finds_out(options, code, says, start):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        process = start(*(str(taken.getsockname()[1]) if option == "PORT" else option for option in options))
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == code and err.startswith("skerry: ") and says in err, out + err
+    assert err.count("\n") == 1
+
+
+def test_every_command_has_help_with_examples(capsys):
+    assert main(["--help"]) == 0
+    listed = capsys.readouterr().out
+    for command in ("train", "syncer", "join", "sample", "status"):
+        assert command in listed
+        with pytest.raises(SystemExit) as ended:
+            main([command, "--help"])
+        assert ended.value.code == 0
+        assert f"skerry {command}" in capsys.readouterr().out.partition("examples:")[2]
+    assert main(["trian"]) == 2 and "there is no command 'trian'" in capsys.readouterr().err
+
+
+def test_status_of_a_run(start, tmp_path, capsys):
+    process = start("--policy.steps", "100000")
+    _until(lambda: _lines(tmp_path / "runs/x/metrics.jsonl")[-1:] and (tmp_path / "runs/x/address").exists(), process)
+    assert main(["status", str(tmp_path / "runs/x"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["phase"] in ("waiting", "running")
+    assert main(["status", str(tmp_path / "runs/x")]) == 0 and "phase" in capsys.readouterr().out
+
+
