@@ -176,7 +176,7 @@ def test_a_peer_that_says_nothing_is_given_up_and_delays_nobody(fabric: SimpleNa
 
 
 def test_the_number_of_strangers_is_bounded(fabric: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener_module, "MOST_ARRIVING", 2)
+    monkeypatch.setattr(listener_module, "MOST_STRANGERS", 2)
 
     async def run() -> None:
         async with fabric.listening() as (listener, host):

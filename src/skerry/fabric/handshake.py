@@ -109,8 +109,10 @@ REMEDIES = {
     "version": "install the same release of skerry on both sides",
     "token": "use the token file of the run you want to join (the syncer prints its path)",
     "run": "join that run as a new learner, or resume the syncer from its snapshot",
+    "session": "connect again",
     "layout": "build the same model as the run's first learner",
     "over": "the run has ended; start another, or resume it with a larger budget",
+    "superseded": "give each learner an id of its own",
     "protocol": "install the same release of skerry on both sides; if it is the same, report this",
 }
 

@@ -22,7 +22,7 @@ from skerry.fabric.link import Handler, Link
 from skerry.fabric.messages import Greeting
 from skerry.fabric.tls import TlsConfig
 
-MOST_ARRIVING = 256  # connections in their handshake at once
+MOST_STRANGERS = 256  # connections that have not proved the token yet
 PAUSE = 1.0  # seconds, when no connection can be accepted (no file descriptors left)
 
 
@@ -50,6 +50,7 @@ class Listener:
         self._patience = patience
         self._stall = stall
         self._arriving: set[asyncio.Task[None]] = set()
+        self._strangers: set[Connection] = set()
         self._halves: dict[str, asyncio.Future[Connection]] = {}  # sessions that wait for their bulk connection
         self._links: set[Link] = set()
         self._past = (0, 0)  # bytes in and out of ended links
@@ -100,17 +101,18 @@ class Listener:
                 await asyncio.sleep(PAUSE)
                 continue
             peer = str(Address(*address[:2]))
-            if len(self._arriving) >= MOST_ARRIVING:
+            if len(self._strangers) >= MOST_STRANGERS:
                 sock.close()
-                self._server.refused(peer, "silent", f"{MOST_ARRIVING} connections are in their handshake already")
+                self._server.refused(peer, "silent", f"{MOST_STRANGERS} connections are in their handshake already")
                 continue
-            task = asyncio.create_task(self._admit(sock, peer))
+            connection = Connection(peer, stall=self._stall)
+            self._strangers.add(connection)
+            task = asyncio.create_task(self._admit(sock, connection))
             self._arriving.add(task)
             task.add_done_callback(self._arriving.discard)
 
-    async def _admit(self, sock: socket.socket, peer: str) -> None:
+    async def _admit(self, sock: socket.socket, connection: Connection) -> None:
         """See a new connection through its handshake, or end it with a reason."""
-        connection = Connection(peer, stall=self._stall)
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._patience):
@@ -122,13 +124,16 @@ class Listener:
             in_tls = self._context is not None and not connection.made
             code, reason = _explained(error, self._patience, in_tls)
             connection.end(reason, abort=not isinstance(error, Denied))
-            self._server.refused(peer, code, reason)
+            self._server.refused(connection.peer, code, reason)
         except BaseException:
             connection.end("the syncer ends", abort=True)
             raise
+        finally:
+            self._strangers.discard(connection)
 
     async def _greet(self, connection: Connection) -> None:
         hello, mac = await let_in(connection, self._token, self._greeting.run)
+        self._strangers.discard(connection)  # else those that wait for their bulk connection would keep it out
         greeting = replace(self._greeting, mac=mac)
         if hello.role == "bulk":
             half = self._halves.pop(hello.session, None)
