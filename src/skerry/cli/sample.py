@@ -32,8 +32,11 @@ class SampleCommand:
 def main(arguments: list[str]) -> int:
     """The command."""
     command = parse(SampleCommand, arguments, command="sample", examples=EXAMPLES)
-    from skerry.recipe.sample import load_model, sample  # late: --help need not wait for torch
+    import torch  # late: --help need not wait for it
 
+    from skerry.recipe.sample import load_model, sample
+
+    torch.set_num_threads(1)  # a model this small, one byte at a time: more threads only wait for each other
     model, prompt = load_model(command.run), command.prompt.encode()
     drawn = sample(model, prompt, count=command.bytes, temperature=command.temperature, seed=command.seed)
     sys.stdout.buffer.write(prompt)
