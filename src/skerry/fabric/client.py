@@ -10,17 +10,15 @@ from typing import Any
 
 from skerry.errors import ProtocolError, RefusedError, SkerryError, UnreachableError
 from skerry.fabric.address import Address
-from skerry.fabric.connection import Connection
+from skerry.fabric.connection import PATIENCE, Connection
 from skerry.fabric.handshake import Token, ask_in, hello
 from skerry.fabric.link import Handler, Link
 from skerry.fabric.messages import Hello, Role, StatusRequest, StatusText
 from skerry.fabric.tls import TlsConfig, certificate_error
 
-STALL = 15.0  # seconds without a byte in the middle of a frame after which a link is given up
-
 
 async def connect(address: Address | str, *, token: Token, handler: Handler, run: str = "", role: Role = "learner",
-                  tls: TlsConfig | None = None, timeout: float = 10.0) -> Link:  # fmt: skip
+                  tls: TlsConfig | None = None, timeout: float = PATIENCE) -> Link:  # fmt: skip
     """Open a link with the syncer at `address`. `run`: the run that it must serve ("" = any). `role`: learner or observer.
 
     Nothing is passed to the handler before the caller's next await. Raises UnreachableError (try again later),
@@ -46,7 +44,7 @@ async def connect(address: Address | str, *, token: Token, handler: Handler, run
     return link
 
 
-async def ask_status(address: Address | str, *, token: Token, tls: TlsConfig | None = None, timeout: float = 10.0) -> str:
+async def ask_status(address: Address | str, *, token: Token, tls: TlsConfig | None = None, timeout: float = PATIENCE) -> str:
     """The syncer's status as JSON text, asked once. Raises what connect raises."""
     answer = _Answer()
     link = await connect(address, token=token, handler=answer, role="observer", tls=tls, timeout=timeout)
@@ -87,7 +85,7 @@ class _Answer:
 async def _open(where: Address, context: ssl.SSLContext | None, token: Token, first: Hello, opened: list[Connection]) -> Any:
     loop = asyncio.get_running_loop()
     _, connection = await loop.create_connection(
-        lambda: Connection(str(where), stall=STALL), where.host, where.port, ssl=context,
+        lambda: Connection(str(where)), where.host, where.port, ssl=context,
         server_hostname=where.host if context else None,
     )  # fmt: skip
     opened.append(connection)

@@ -20,6 +20,8 @@ from skerry.fabric.wire import HEADER, LARGEST_MESSAGE, Body, Frame, FrameReader
 
 CHUNK = 256 << 10  # bytes of a body given to TLS at once
 LARGEST_BACKLOG = 8 << 20  # bytes of messages that may wait for a peer that does not read
+PATIENCE = 10.0  # seconds for a handshake
+STALL = 15.0  # seconds without a byte in the middle of a frame after which a peer is given up
 LINGER = 5.0  # seconds a closing connection may take to send what it still holds
 _JUNK = memoryview(bytearray(16 << 10))  # where a connection that is ending puts what still comes
 
@@ -41,9 +43,9 @@ class Receiver(Protocol):
 
 
 class Connection(asyncio.BufferedProtocol):
-    """Frames in and out. `stall`: seconds without a byte in the middle of a frame after which the peer is given up."""
+    """Frames in and out."""
 
-    def __init__(self, peer: str = "", *, stall: float) -> None:
+    def __init__(self, peer: str, *, stall: float = STALL) -> None:
         self.peer = peer
         self.reason: str | None = None  # why it ended or is ending
         self.bytes_in = 0

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from skerry.errors import ConfigError, ProtocolError, UnreachableError
 from skerry.fabric.address import Address
-from skerry.fabric.connection import Connection
+from skerry.fabric.connection import PATIENCE, STALL, Connection
 from skerry.fabric.handshake import Denied, Token, let_in
 from skerry.fabric.link import Handler, Link
 from skerry.fabric.messages import Greeting
@@ -59,7 +59,7 @@ class Listener:
     @staticmethod
     async def start(server: Server, *, token: Token, run: str, host: str = "127.0.0.1", port: int = 0, policy: str = "",
                     heartbeat: float = 1.0, tls: TlsConfig | None = None, insecure: bool = False,
-                    patience: float = 10.0, stall: float = 15.0) -> Listener:  # fmt: skip
+                    patience: float = PATIENCE, stall: float = STALL) -> Listener:  # fmt: skip
         """Listen. `port` 0: a free one. `insecure`: allow listening beyond loopback without TLS. `patience`: seconds for a
         handshake. `stall`: seconds without a byte in the middle of a frame after which a peer is given up.
 
