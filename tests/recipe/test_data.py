@@ -118,7 +118,7 @@ def test_data_that_cannot_work(tmp_path, files, ask, says):
 def test_a_file_that_cannot_be_read(tmp_path):
     root = folder(tmp_path, many())
     (tmp_path / "memory").symlink_to("/proc/self/mem")  # reading its beginning fails, for root too
-    with pytest.raises(DataError, match="cannot read .*memory: Input/output error"):
+    with pytest.raises(DataError, match=r"cannot read .*memory: Input/output error"):
         load_corpus([root], 10)
 
 
