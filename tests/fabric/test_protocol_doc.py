@@ -21,7 +21,7 @@ import pytest
 from skerry.codecs import CODECS
 from skerry.core.layout import Layout, TensorSpec, build_layout
 from skerry.core.messages import Answer, Contribution, Count, Report, Verdict
-from skerry.fabric import connection, listener, wire
+from skerry.fabric import connection, link, listener, wire
 from skerry.fabric.handshake import REMEDIES, Token
 from skerry.fabric.messages import HANDSHAKE, KINDS, Challenge, Hello, Kind, Role
 from skerry.syncer.session import LONGEST_LAYOUT, LONGEST_LEAP
@@ -77,6 +77,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         f"| connections that have not proved the token yet | {listener.MOST_STRANGERS} |",
         f"| time for a handshake | {connection.PATIENCE:g} s |",
         f"| time without a byte in the middle of a frame | {connection.STALL:g} s |",
+        f"| control messages unacknowledged by the peer's machine | {link.VANISHED:g} s |",
         f"| messages waiting for a peer that does not read | {connection.LARGEST_BACKLOG >> 20} MiB |",
         f"| a clock ahead of the run's step | {LONGEST_LEAP} steps |",
     ):
@@ -155,9 +156,9 @@ def test_a_client_written_from_the_document_is_understood(fabric: SimpleNamespac
             answer, _ = control.read(33)
             return answer
 
-    def react(link: Any, message: Any) -> None:
+    def react(end: Any, message: Any) -> None:
         if isinstance(message, Contribution):
-            link.send(Answer(learner=2, generation=1, fragment=0, step=message.step, verdict="late"))
+            end.send(Answer(learner=2, generation=1, fragment=0, step=message.step, verdict="late"))
 
     async def run() -> None:
         async with fabric.listening() as (listening, host):

@@ -60,7 +60,7 @@ class Connection(asyncio.BufferedProtocol):
         self._pumping = False
         self._plain = True
         self._out: socket.socket | None = None  # while a body leaves on it
-        self._seen = 0  # bytes_in when last looked for a stall
+        self._seen = -1  # bytes_in when last looked for a stall
         self._writable = asyncio.Event()
         self._writable.set()
         self._sending = asyncio.Lock()
@@ -130,6 +130,8 @@ class Connection(asyncio.BufferedProtocol):
             self._pumping = False
         assert self._transport is not None
         if more:
+            if not self._transport.is_reading():
+                self._seen = -1  # the pause was ours: the peer has all its time again
             self._transport.resume_reading()
         else:
             self._transport.pause_reading()
