@@ -178,10 +178,11 @@ class LocalRun:
                 self._note("exit", learner=held.learner, code=code)
                 if code in PERMANENT and self._trains_since is None:
                     raise held.process.error()
-                if code:
-                    self._tell(f"learner {held.learner}: {held.process.error()}")
                 if code in PERMANENT:
                     held.wanted, held.again_at = False, None
+                if code:
+                    then = "it is started again" if held.again_at else f"see {held.process.log}"
+                    self._tell(f"learner {held.learner}: the trainer {held.process.ending()}; {then}")
             if held.again_at is not None and held.wanted and now >= held.again_at:
                 held.restarts += 1
                 self._view.restarts[held.learner] = held.restarts

@@ -91,15 +91,20 @@ class Process:
             return ""
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
-    def error(self) -> ChildError:
-        """Its end as an error, in its own words if it has any."""
-        code = self.code if self.code is not None else 1
-        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    def ending(self) -> str:
+        """How it ended, as in "it was ended by SIGKILL"."""
+        code = self.code or 0
         words = self.last_words().removeprefix("skerry: ") if code > 0 else ""
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return how + (f": {words}" if words else "")
+
+    def error(self) -> ChildError:
+        """Its end as an error, in its own words if it has an exit code of its own (errors.py)."""
+        code = self.code or 1
+        words = self.last_words().removeprefix("skerry: ")
         if words and code in range(2, 9):
             return ChildError(words, exit_code=code)
-        return ChildError(f"{self.name} {how}" + (f": {words}" if words else ""), exit_code=code,
-                          remedy=f"its output is in {self.log}")  # fmt: skip
+        return ChildError(f"the {self.name} {self.ending()}", exit_code=code, remedy=f"its output is in {self.log}")
 
 
 @dataclass

@@ -7,6 +7,7 @@ process anything, so that looking at a run never slows it.
 from __future__ import annotations
 
 import json
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,8 @@ class RunView:
     name: str
     address: str = ""
     t: float = 0.0
+    began: float | None = None
+    """The machine's clock at t = 0, once the syncer has told."""
     step: int = 0
     rounds: int = 0
     learners: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -55,6 +58,8 @@ class RunView:
     def feed(self, line: dict[str, Any]) -> str | None:
         """Take a line in; gives text worth telling at once, if it bears any."""
         self.t = max(self.t, line["t"])
+        if "unix" in line:
+            self.began = line["unix"] - line["t"]
         if line["kind"] == "learner":
             self.learners[line["learner"]] = line
         elif line["kind"] == "round":
@@ -72,7 +77,8 @@ class RunView:
 
     def say(self, text: str) -> str:
         """Note an event; gives it with the time before it."""
-        self.events.append(f"{self.t:6.1f}s  {text}")
+        now = self.t if self.began is None else time.time() - self.began
+        self.events.append(f"{now:6.1f}s  {text}")
         return self.events[-1]
 
     @property

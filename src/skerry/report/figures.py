@@ -12,14 +12,17 @@ from typing import Any
 from skerry.errors import ConfigError
 from skerry.report.record import Line, RunRecord
 
-STATE_COLOURS = {"training": "#8fc1a9", "joining": "#f3d58a", "dead": "#e8e8e8", "left": "#f7f7f7"}
-OTHER_COLOUR = "#d9d9d9"
+STATES = {  # of the syncer: what it is called here, and its colour
+    "training": ("training", "#8fc1a9"), "joining": ("joining", "#f3d58a"), "silent": ("not heard of", "#c9c9c9"),
+    "dead": ("gone", "#e9e9e9"), "left": ("gone", "#e9e9e9"),
+}  # fmt: skip
 FROZEN_COLOUR = "#7aa6d8"
 LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#000000")
 FAULT_COLOUR = "#b2182b"
 MARKS = {"kill": "X", "stop": "s", "slow": "v", "join": "^", "leave": "<"}
 MEAN_OVER = 24
 DPI = 110
+TITLE: dict[str, Any] = {"loc": "left", "fontsize": 10}
 
 
 def draw(record: RunRecord, summary: dict[str, Any]) -> bytes:
@@ -29,10 +32,11 @@ def draw(record: RunRecord, summary: dict[str, Any]) -> bytes:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ConfigError("the picture needs matplotlib", remedy="pip install 'skerry[report]'") from error
-    figure = Figure(figsize=(11, 12.5), layout="constrained")
-    FigureCanvasAgg(figure)
     rows = max(2, len(_ids(record)))
-    panels = figure.subplots(4, 1, height_ratios=[4, 0.8 + 0.45 * rows, 2, 1.3])
+    figure = Figure(figsize=(11, 9.6 + 0.5 * rows), layout="constrained")
+    figure.get_layout_engine().set(hspace=0.06)
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(4, 1, height_ratios=[4, 0.6 + 0.5 * rows, 1.9, 1.1])
     loss, timeline, contributors, traffic = panels
     _loss(loss, record)
     _timeline(timeline, record)
@@ -45,7 +49,7 @@ def draw(record: RunRecord, summary: dict[str, Any]) -> bytes:
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
     contributors.set_xlabel("seconds since the run began")
-    figure.suptitle(_title(record, summary), fontsize=12)
+    figure.suptitle(_title(record, summary), fontsize=13, fontweight="bold", x=0.01, ha="left")
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=DPI)
     return image.getvalue()
@@ -58,6 +62,13 @@ def _title(record: RunRecord, summary: dict[str, Any]) -> str:
             f"{len(record.strikes)} faults{end}")  # fmt: skip
 
 
+def _words(strike: Line) -> str:
+    """The fault as one would say it: "trainer 2 killed"."""
+    learner, _, part = strike["target"].partition(".")
+    done = {"kill": "killed", "stop": "frozen", "slow": "slowed", "join": "joins", "leave": "leaves"}[strike["kind"]]
+    return f"{part or 'learner'} {learner} {done}"
+
+
 def _ids(record: RunRecord) -> list[int]:
     return sorted({line["learner"] for line in record.learners})
 
@@ -67,20 +78,21 @@ def _loss(axes: Any, record: RunRecord) -> None:
         points = [(x["t"], x["loss"]) for x in record.learners if x["learner"] == m and x.get("loss") is not None]
         if points:
             axes.plot(*zip(*points, strict=True), color=LINES[m % len(LINES)], linewidth=0.7, alpha=0.45,
-                      label=f"learner {m}, training batches")  # fmt: skip
+                      label=f"learner {m}")  # fmt: skip
     evals = [(line["t"], line["loss"]) for line in record.evals]
     if evals:
         axes.plot(*zip(*evals, strict=True), color="black", linewidth=1.8, marker="o", markersize=3.5,
-                  label="global model, held-out text")  # fmt: skip
+                  label="global model\n(held-out text)")  # fmt: skip
         axes.annotate(f"{evals[-1][1]:.3f}", evals[-1], xytext=(-4, 8), textcoords="offset points", ha="right",
                       fontweight="bold")  # fmt: skip
     for strike in record.strikes:
-        axes.text(strike["t"], 0.99, f" {strike['kind']} {strike['target']}", transform=axes.get_xaxis_transform(),
+        axes.text(strike["t"], 0.99, f" {_words(strike)}", transform=axes.get_xaxis_transform(),
                   color=FAULT_COLOUR, fontsize=8, rotation=90, va="top", ha="right")  # fmt: skip
-    axes.set_ylabel("loss (nats per byte)")
+    axes.set_title("Loss: the global model's, and each learner's on its own batches", **TITLE)
+    axes.set_ylabel("nats per byte")
     axes.grid(axis="y", alpha=0.25)
     if axes.has_data():
-        axes.legend(fontsize=8, frameon=False, ncols=2, loc="upper right")
+        axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def _timeline(axes: Any, record: RunRecord) -> None:
@@ -90,16 +102,15 @@ def _timeline(axes: Any, record: RunRecord) -> None:
     seen: set[str] = set()
     for m in ids:
         for state, start, stop in _states([line for line in record.learners if line["learner"] == m]):
-            axes.barh(rows[m], stop - start, left=start, height=0.5, color=STATE_COLOURS.get(state, OTHER_COLOUR),
-                      label=None if state in seen else state, zorder=2)  # fmt: skip
-            seen.add(state)
+            name, colour = STATES[state]
+            axes.barh(rows[m], stop - start, left=start, height=0.46, color=colour,
+                      label=None if name in seen else name, zorder=2)  # fmt: skip
+            seen.add(name)
         merged = [line["t"] for line in record.rounds if m in line["included"]]
-        label = None if "merged" in seen else "merged in a round"
-        axes.plot(merged, [rows[m] + 0.36] * len(merged), "|", color="#555555", markersize=4, alpha=0.5, label=label, zorder=3)
-        seen.add("merged")
+        axes.plot(merged, [rows[m] + 0.34] * len(merged), "|", color="#555555", markersize=4, alpha=0.5, zorder=3)
     for kind, text, hatch in (("stop", "frozen", "////"), ("slow", "slowed", "....")):
         for m, _, start, stop in record.spans(kind):
-            axes.barh(rows.get(m, 0), stop - start, left=start, height=0.5, facecolor="none", edgecolor=FROZEN_COLOUR,
+            axes.barh(rows.get(m, 0), stop - start, left=start, height=0.46, facecolor="none", edgecolor=FROZEN_COLOUR,
                       hatch=hatch, linewidth=0, label=None if text in seen else text, zorder=4)  # fmt: skip
             seen.add(text)
     for strike in record.strikes:
@@ -107,11 +118,12 @@ def _timeline(axes: Any, record: RunRecord) -> None:
                   markeredgecolor="white", zorder=5)  # fmt: skip
         recovered = record.recovered_s(strike)
         if recovered is not None:
-            axes.text(strike["t"], rows.get(strike["learner"], 0) - 0.42, f"  merged again after {recovered:.1f} s",
+            axes.text(strike["t"], rows.get(strike["learner"], 0) - 0.38, f"  merged again {recovered:.1f} s later",
                       fontsize=7.5, color=FAULT_COLOUR, va="center", zorder=6)  # fmt: skip
     axes.set_yticks(range(len(ids)), [f"learner {m}" for m in ids])
-    axes.set_ylim(len(ids) - 0.4, -0.7)
-    axes.legend(fontsize=8, frameon=False, ncols=6, loc="upper center", bbox_to_anchor=(0.5, 1.18))
+    axes.set_ylim(len(ids) - 0.45, -0.55)
+    axes.set_title("Learners: as the syncer saw them; a line under the bar for every round they were merged in", **TITLE)
+    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def _states(lines: list[Line]) -> list[tuple[str, float, float]]:
@@ -131,19 +143,19 @@ def _states(lines: list[Line]) -> list[tuple[str, float, float]]:
 def _contributors(axes: Any, record: RunRecord) -> None:
     times = [line["t"] for line in record.rounds]
     counts = [line["contributors"] for line in record.rounds]
+    axes.set_title("Contributors: learners merged in each round", **TITLE)
     axes.plot(times, counts, ".", color="#9a9a9a", markersize=3, label="each round")
     means = [sum(counts[max(0, i - MEAN_OVER + 1) : i + 1]) / min(i + 1, MEAN_OVER) for i in range(len(counts))]
-    axes.plot(times, means, color=LINES[0], linewidth=1.5, label=f"mean of the last {MEAN_OVER}")
-    axes.set_ylabel("contributors\nper round")
+    axes.plot(times, means, color=LINES[0], linewidth=1.5, label=f"mean of {MEAN_OVER}")
     axes.set_ylim(0, max(counts, default=1) + 0.5)
-    axes.legend(fontsize=8, frameon=False, ncols=2, loc="lower right")
+    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def _traffic(axes: Any, summary: dict[str, Any]) -> None:
     bars = [
-        ("data-parallel\n(bf16 ring all-reduce, same steps)", summary["data_parallel_bytes"] or 0, "#bbbbbb"),
-        ("Skerry, learners to syncer", summary["bytes_up"] or 0, LINES[0]),
-        ("Skerry, syncer to learners", summary["bytes_down"] or 0, LINES[5]),
+        ("data-parallel", summary["data_parallel_bytes"] or 0, "#bbbbbb"),
+        ("Skerry: up", summary["bytes_up"] or 0, LINES[0]),
+        ("Skerry: down", summary["bytes_down"] or 0, LINES[5]),
     ]
     for row, (_, value, colour) in enumerate(bars):
         axes.barh(row, value / 1e9, color=colour, height=0.6)
@@ -152,5 +164,6 @@ def _traffic(axes: Any, summary: dict[str, Any]) -> None:
     axes.invert_yaxis()
     axes.set_xlim(0, 1.12 * max(value for _, value, _ in bars) / 1e9 or 1)
     ours = sum(value for _, value, _ in bars[1:])
-    times = f"   ({bars[0][1] / ours:.1f} times less than data-parallel)" if ours else ""
-    axes.set_xlabel(f"GB on the sockets, all learners{times}")
+    times = f": {bars[0][1] / ours:.1f} times less" if ours and bars[0][1] else ""
+    axes.set_title(f"Bytes between the learners, against a bf16 ring all-reduce at each of the same steps{times}", **TITLE)
+    axes.set_xlabel("GB")
