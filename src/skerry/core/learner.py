@@ -83,6 +83,7 @@ class LearnerCore:
         self.layout = layout
         self.memory = memory
         self.count = Count()  # the trainer's raw counters
+        self._told = Count()  # those that the last Join bore
         self.progress = 0.0
         self.begun = memory.generation > 0 and min(memory.base) >= 0  # training has been let go
         self.joined = False
@@ -114,6 +115,7 @@ class LearnerCore:
     def join(self) -> Join:
         """What to say first on every new link."""
         memory = self.memory
+        self._told = self.count
         return Join(learner=memory.learner, generation=memory.generation, layout=self.layout.hash,
                     count=self._done(self.count), clock=self.clock, bases=tuple(memory.base),
                     settled=tuple(memory.settled))  # fmt: skip
@@ -167,7 +169,7 @@ class LearnerCore:
         """A new generation: forget what was under way; every fragment will be delivered."""
         memory = self.memory
         memory.generation = event.generation
-        memory.origin = self.count
+        memory.origin = self._told  # what was done since is the new generation's
         memory.shift = event.clock - self.count.steps
         memory.base[:] = [-1] * len(memory.base)
         memory.settled[:] = [Count()] * len(memory.settled)
