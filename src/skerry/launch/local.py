@@ -85,8 +85,9 @@ class LocalRun:
                 self._start()
                 while self._syncer.alive:
                     self._turn()
-                    if self._interrupts:
+                    if self._interrupts and not self._view.ended:
                         self._save_and_leave()
+                    self._enough()
                 self._finish()
         finally:
             self._chaos.release()
@@ -203,7 +204,7 @@ class LocalRun:
             raise self._syncer.error()
         self._chaos.release()
         self._wait([held.process for held in self._learners.values()], PARTING_S)
-        if self._evaluator and self._evaluator.alive:
+        if self._evaluator and self._evaluator.alive and not self._interrupts:
             self._tell("evaluating the final model")
             self._evaluator.signal(signal.SIGTERM)
             self._wait([self._evaluator], EVALUATE_S)
@@ -228,21 +229,23 @@ class LocalRun:
         self._syncer.signal(signal.SIGTERM)
         self._wait([self._syncer], SAVE_S)
         self._read()
-        if self._syncer.code != 0:
+        if self._syncer.code != 0 and not self._view.exported:
             raise Interrupted(f"stopped, but the syncer did not save in time (see {self._syncer.log})")
         raise Interrupted(f"stopped; the model is saved in {self._job.run_dir}", remedy="--resume goes on from there")
 
     def _wait(self, processes: list[Process], seconds: float) -> None:
-        """Wait until all have ended, for at most so long; a second interrupt ends everything at once."""
+        """Wait until all have ended, for at most so long."""
         until = time.monotonic() + seconds
-        calm = self._interrupts
         while any(process.alive for process in processes) and time.monotonic() < until:
-            if self._interrupts > max(1, calm):
-                raise Interrupted("ended at once; what was not saved is lost",
-                                  remedy="--resume goes on from the last snapshot")  # fmt: skip
+            self._enough()
             self._read()
             self._display.refresh()
             time.sleep(PACE_S)
+
+    def _enough(self) -> None:
+        """A second interrupt ends everything at once."""
+        if self._interrupts > 1:
+            raise Interrupted("ended at once; what was not saved is lost", remedy="--resume goes on from the last snapshot")
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self._interrupts += 1

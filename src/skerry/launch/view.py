@@ -47,6 +47,10 @@ class RunView:
     t: float = 0.0
     began: float | None = None
     """The machine's clock at t = 0, once the syncer has told."""
+    ended: bool = False
+    """The run has reached its end."""
+    exported: bool = False
+    """The model is on disk."""
     step: int = 0
     rounds: int = 0
     learners: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -67,6 +71,8 @@ class RunView:
             self.step = max(self.step, line["step"])
             self.recent.append(line)
         elif line["kind"] == "event":
+            self.ended |= line["event"] == "end"
+            self.exported |= line["event"] == "export"
             return self.say(_told(line))
         return None
 

@@ -73,7 +73,7 @@ class RunRecord:
         strike (one of a round that was open already may have been handed in before). None: there was none."""
         for line in self.rounds:
             if line["t"] - line["open_s"] >= strike["t"] and strike["learner"] in line["included"]:
-                return float(line["t"] - strike["t"])
+                return round(line["t"] - strike["t"], 3)
         return None
 
 
