@@ -166,14 +166,12 @@ class Uplink:
             return
         if isinstance(message, Welcome):
             self.welcomed = True
-            self.resume()
             self._notices.name = f"learner {message.learner}"
             self._notices.over("link", f"connected with the syncer at {link.peer}")
         self._owner.event(message)
 
     def bulk_buffer(self, link: Link, message: Delivery, nbytes: int) -> memoryview | None:
-        # the two connections have no order between them: what a delivery is to us is known only after Welcome
-        return self._owner.buffer(message, nbytes) if self.welcomed else None
+        return self._owner.buffer(message, nbytes)
 
     def on_bulk(self, link: Link, message: Delivery, buffer: memoryview) -> None:
         self._owner.arrived(message)
