@@ -31,8 +31,11 @@ from benchmarks._table import Row, at_least, at_most, report
 RUNS = Path("build/bench-faults")
 LEARNERS, VICTIM = 3, 2
 STRIKE_S = 5
-SLOW_BYTES_S = 500_000  # less than half of what the run sends to a learner that keeps up
-BASE = ["--recipe.model", "tiny", "--recipe.context", "128", "--recipe.batch", "16", "--policy.wait-for", str(LEARNERS)]
+SLOW = 0.5  # share of what the run sends to a learner that keeps up
+FRAGMENTS = 24
+BASE = ["--recipe.model", "tiny", "--recipe.context", "128", "--recipe.batch", "16",
+        "--policy.wait-for", str(LEARNERS), "--policy.fragments", str(FRAGMENTS),
+        "--policy.interval", str(FRAGMENTS)]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def _relay(source: socket.socket, sink: socket.socket, rate: int) -> None:
 
 
 @contextmanager
-def _slow_reader(run_dir: Path) -> Iterator[None]:
+def _slow_reader(run_dir: Path, bytes_s: int) -> Iterator[None]:
     """Let the victim join through a slow pipe as soon as the run's syncer listens."""
     process: subprocess.Popen[bytes] | None = None
     pipe: SlowPipe | None = None
@@ -110,7 +113,7 @@ def _slow_reader(run_dir: Path) -> Iterator[None]:
             if over.wait(0.1):
                 return
         host, _, port = (run_dir / "address").read_text().strip().rpartition(":")
-        pipe = SlowPipe((host, int(port)), SLOW_BYTES_S)
+        pipe = SlowPipe((host, int(port)), bytes_s)
         command = [sys.executable, "-m", "skerry.cli", "join", pipe.address, "--token-file", str(run_dir / "token"),
                    "--config", str(run_dir / "config.toml"), "--id", str(VICTIM)]  # fmt: skip
         with (run_dir / "slow-reader.log").open("wb") as log:
@@ -133,7 +136,7 @@ def _slow_reader(run_dir: Path) -> Iterator[None]:
             pipe.close()
 
 
-def run(scenario: Scenario, repeat: int, step_s: float) -> dict[str, Any]:
+def run(scenario: Scenario, repeat: int, step_s: float, params: int = 0) -> dict[str, Any]:
     """One run; gives its summary. `step_s`: a step's expected time, to turn seconds into a budget of steps."""
     run_dir = RUNS / f"{scenario.name.replace(' ', '-')}-{repeat}"
     shutil.rmtree(run_dir, ignore_errors=True)
@@ -143,7 +146,7 @@ def run(scenario: Scenario, repeat: int, step_s: float) -> dict[str, Any]:
                "--learners", str(LEARNERS - 1 if slow else LEARNERS), "--launch.no-evaluate"]  # fmt: skip
     if slow:
         command += ["--recipe.shards", str(LEARNERS), "--policy.wait-for", str(LEARNERS - 1)]
-        with _slow_reader(run_dir):
+        with _slow_reader(run_dir, round(SLOW * params * 4 / FRAGMENTS / step_s)):
             _must(command)
     else:
         _must(command)
@@ -230,7 +233,7 @@ def main() -> int:
     found: dict[str, list[dict[str, Any]]] = {s.name: [] for s in chosen}
     for repeat in range(repeats):
         for scenario in chosen:
-            summary = run(scenario, repeat, step_s)
+            summary = run(scenario, repeat, step_s, first["params"])
             found[scenario.name].append(summary)
             print(_told(scenario, repeat, summary), flush=True)
     return report("faults", [row for s in chosen for row in rows(s, found[s.name])])

@@ -6,6 +6,7 @@ import time
 from types import TracebackType
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -59,12 +60,12 @@ def _line(view: RunView) -> str:
     learners = "  ".join(
         f"{m}: {_count(line, 'steps')} steps {line.get('state', '')}" for m, line in sorted(view.learners.items())
     )
-    return (f"{view.t:6.1f}s  step {view.step}  rounds {view.rounds}  contributors {view.contributors:.1f}  "
+    return (f"{view.now:6.1f}s  step {_step(view)}  rounds {view.rounds}  contributors {view.contributors:.1f}  "
             f"{view.tokens_s:,.0f} tokens/s  |  {learners}")  # fmt: skip
 
 
 def _table(view: RunView) -> Group:
-    table = Table(title=_title(view), title_justify="left", title_style="", expand=False)
+    table = Table(box=SIMPLE_HEAD)
     for name in ("learner", "state", "steps", "tokens/s", "loss", "median step", "longest gap", "restarts"):
         table.add_column(name, justify="left" if name in ("learner", "state") else "right")
     for m, line in sorted(view.learners.items()):
@@ -74,14 +75,18 @@ def _table(view: RunView) -> Group:
             _count(line, "tokens_s"), _figure(line, "loss", "{:.3f}"), _figure(line, "median_step_s", "{:.3f} s"),
             _figure(line, "max_gap_s", "{:.3f} s"), str(view.restarts.get(m, 0)),
         )  # fmt: skip
-    return Group(table, Text("\n".join(view.events)))
+    return Group(_title(view), table, Text("\n".join(view.events)))
 
 
-def _title(view: RunView) -> str:
+def _title(view: RunView) -> Text:
     loss = f"   eval loss {view.losses[-1][1]:.3f}" if view.losses else ""
-    return (f"[bold]{view.name}[/bold]  {view.t:.0f} s   step {view.step}   rounds {view.rounds}   "
-            f"contributors {view.contributors:.1f}   grace {view.grace_s * 1000:.0f} ms   "
-            f"{view.tokens_s:,.0f} tokens/s{loss}")  # fmt: skip
+    text = (f"   {view.now:.0f} s   step {_step(view)}   rounds {view.rounds}   contributors {view.contributors:.1f}   "
+            f"grace {view.grace_s * 1000:.0f} ms   {view.tokens_s:,.0f} tokens/s{loss}")  # fmt: skip
+    return Text.assemble((view.name, "bold"), text, no_wrap=True, overflow="ellipsis")
+
+
+def _step(view: RunView) -> str:
+    return f"{min(view.step, view.budget)} of {view.budget}" if view.budget else str(view.step)
 
 
 def _count(line: dict[str, Any], key: str) -> str:

@@ -49,6 +49,7 @@ class Job:
 
     run_dir: Path
     learners: int
+    steps: int = 0  # the run's budget, to show
     syncer: Command
     learner: Callable[[str, int], Command]
     evaluator: Command | None = None
@@ -64,7 +65,7 @@ class LocalRun:
         self._job, self._config = job, config
         self._logs = job.run_dir / "logs"
         self._logs.mkdir(exist_ok=True)
-        self._view = RunView(name=job.run_dir.name)
+        self._view = RunView(name=job.run_dir.name, budget=job.steps)
         self._display = Display(self._view)
         self._metrics = Tail(job.run_dir / "metrics.jsonl", skip=True)
         self._losses = Tail(job.run_dir / "eval.jsonl", skip=True)
@@ -135,7 +136,7 @@ class LocalRun:
                 raise UnreachableError(f"the syncer was not ready within {self._config.start_timeout:g} s",
                                        remedy=f"see {self._syncer.log}, or raise launch.start_timeout")  # fmt: skip
             time.sleep(PACE_S)
-        self._address = self._view.address = ready.read_text().strip()
+        self._address = ready.read_text().strip()
         self._tell(f"syncer at {self._address}")
         for learner in range(self._job.learners):
             self._start_learner(learner)

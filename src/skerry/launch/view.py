@@ -43,7 +43,8 @@ class RunView:
     """The latest of everything. `feed` takes one line of metrics.jsonl, `evaluated` one of eval.jsonl."""
 
     name: str
-    address: str = ""
+    budget: int = 0
+    """Steps that the run is to make; 0: not known."""
     t: float = 0.0
     began: float | None = None
     """The machine's clock at t = 0, once the syncer has told."""
@@ -83,9 +84,13 @@ class RunView:
 
     def say(self, text: str) -> str:
         """Note an event; gives it with the time before it."""
-        now = self.t if self.began is None else time.time() - self.began
-        self.events.append(f"{now:6.1f}s  {text}")
+        self.events.append(f"{self.now:6.1f}s  {text}")
         return self.events[-1]
+
+    @property
+    def now(self) -> float:
+        """Seconds since the run began."""
+        return self.t if self.began is None else time.time() - self.began
 
     @property
     def contributors(self) -> float:

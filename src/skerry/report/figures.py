@@ -30,11 +30,11 @@ def draw(record: RunRecord, summary: dict[str, Any]) -> bytes:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         raise ConfigError("the picture needs matplotlib", remedy="pip install 'skerry[report]'") from error
     rows = max(2, len(_ids(record)))
-    figure = Figure(figsize=(11, 9.6 + 0.5 * rows), layout="constrained")
-    figure.get_layout_engine().set(hspace=0.06)
+    figure = Figure(figsize=(11, 9.6 + 0.5 * rows), layout=ConstrainedLayoutEngine(hspace=0.06))
     FigureCanvasAgg(figure)
     panels = figure.subplots(4, 1, height_ratios=[4, 0.6 + 0.5 * rows, 1.9, 1.1])
     loss, timeline, contributors, traffic = panels

@@ -56,7 +56,7 @@ class RunRecord:
     @property
     def wall_s(self) -> float:
         """Time of the last line of metrics."""
-        return max(line["t"] for line in (*self.learners[-1:], *self.rounds[-1:], *self.events[-1:]))
+        return max(float(line["t"]) for line in (*self.learners[-1:], *self.rounds[-1:], *self.events[-1:]))
 
     def spans(self, kind: str) -> list[tuple[int, str, float, float]]:
         """(learner, target, from, to) of the faults of that kind that last."""
@@ -73,7 +73,7 @@ class RunRecord:
         strike (one of a round that was open already may have been handed in before). None: there was none."""
         for line in self.rounds:
             if line["t"] - line["open_s"] >= strike["t"] and strike["learner"] in line["included"]:
-                return round(line["t"] - strike["t"], 3)
+                return round(float(line["t"] - strike["t"]), 3)
         return None
 
 
