@@ -138,13 +138,14 @@ class Raw:
 class Puppet(Raw):
     """An honest learner. Its agent lives in `on_message`; its trainer in `step`."""
 
-    def __init__(self, policy: Policy, layout: Layout, learner: int = -1, seed: int = 0) -> None:
+    def __init__(self, policy: Policy, layout: Layout, learner: int = -1, seed: int = 0, values: Any = None) -> None:
+        """`values`: theta at first, instead of random ones; not copied."""
         super().__init__(layout)
         self.policy = policy
         self.memory = LearnerMemory.empty(policy.fragments, learner)
         self.core = LearnerCore(policy, layout, self.memory)
         self.rng = np.random.default_rng(seed)
-        self.theta = self.rng.normal(size=layout.total).astype(np.float32)
+        self.theta = self.rng.normal(size=layout.total).astype(np.float32) if values is None else values
         self.base = np.zeros_like(self.theta)
         self.places = [slice(a, a + n) for a, n in zip(layout.offsets, layout.sizes, strict=True)]
         self.up, self.down = get_codec(policy.codec_up), get_codec(policy.codec_down)

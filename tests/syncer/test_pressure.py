@@ -7,7 +7,6 @@ import json
 import urllib.request
 
 import numpy as np
-from support.puppet import TOKEN, Puppet, running, small_layout, train, until
 
 from skerry.core.messages import Ask, Contribution, Count, Delivery
 from skerry.core.policy import ALL, Policy
@@ -15,6 +14,7 @@ from skerry.fabric.client import ask_status
 from skerry.fabric.wire import encode
 from skerry.syncer.pool import Pool
 from skerry.syncer.shelf import Edition, Shelf
+from support.puppet import TOKEN, Puppet, running, small_layout, train, until
 
 POLICY = Policy(fragments=2, interval=4, grace=0.9, silent_after=30.0)
 LAYOUT = small_layout(POLICY, width=200)

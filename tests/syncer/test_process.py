@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from support.puppet import Puppet, small_layout, train, until
-from support.syncer_process import SyncerProcess
 
 from skerry.core.policy import Policy
 from skerry.store.snapshot import load_snapshot
 from skerry.store.tape import segments, verify
+from support.puppet import Puppet, small_layout, train, until
+from support.syncer_process import SyncerProcess
 
 pytestmark = pytest.mark.processes
 SETTINGS = {"fragments": 2, "interval": 4, "silent_after": 30.0}
@@ -29,8 +32,10 @@ async def joined(address: str, count: int = 2) -> list[Puppet]:
     return puppets
 
 
-def rounds(run_dir) -> int:
-    return sum('"kind":"round"' in line for line in (run_dir / "metrics.jsonl").read_text().splitlines())
+def rounds(run_dir) -> list[dict]:
+    text = (run_dir / "metrics.jsonl").read_text()
+    lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    return [line for line in lines if line["kind"] == "round"]
 
 
 def versions(puppets) -> int:
@@ -83,7 +88,6 @@ def test_killed_and_resumed_the_run_goes_on(tmp_path):
             assert await syncer.end(signal.SIGKILL) == -9
         saved = load_snapshot(run_dir / "store" / "snapshot.safetensors")
         assert saved.state["step"] > 0 and all(version > 0 for version, _ in saved.published)
-        before = [puppet.count.tokens for puppet in puppets]
         await train(puppets, lambda: all(p.ended for p in puppets))
         for puppet in puppets:
             for _ in range(3):
@@ -95,9 +99,9 @@ def test_killed_and_resumed_the_run_goes_on(tmp_path):
             await until(lambda: all(puppet.memory.generation == 2 for puppet in puppets))
             await train(puppets, lambda: all(puppet.over for puppet in puppets))
             assert await syncer.end() == 0
-        return saved, before, [puppet.count for puppet in puppets]
+        return saved, [puppet.count for puppet in puppets]
 
-    saved, before, counts = asyncio.run(play())
+    saved, counts = asyncio.run(play())
     figures = json.loads((run_dir / "figures.json").read_text())
     ledger = figures["ledger"]
     assert figures["run"] == saved.run and figures["step"] == 150
@@ -107,6 +111,43 @@ def test_killed_and_resumed_the_run_goes_on(tmp_path):
     assert figures["bytes_up"] > saved.traffic[0] > 0 and 0 < figures["goodput"] < 1
     assert [verify(tape).difference for tape in segments(run_dir / "tape")] == ["", ""]
     assert np.abs(load_snapshot(run_dir / "store" / "snapshot.safetensors").theta).mean() < 0.1
+
+
+TRAINER = Path(__file__).parents[1] / "learner" / "trainer_script.py"
+
+
+def test_real_learners_outlive_a_killed_syncer(tmp_path):
+    """Nobody restarts them and nobody waits: they train on, find the resumed syncer by themselves and finish the run."""
+    run_dir = tmp_path / "run"
+    policy = {"fragments": 2, "interval": 8, "steps": 600, "silent_after": 30.0, "wait_for": 2}
+
+    async def play() -> list[str]:
+        with SyncerProcess(run_dir, policy, snapshot_rounds=2) as syncer:
+            address = await syncer.ready()
+            trainers = [subprocess.Popen([sys.executable, TRAINER, address, tmp_path / "token"], stdout=subprocess.PIPE)
+                        for _ in range(2)]  # fmt: skip
+            try:
+                await until(lambda: {0, 1} <= {m for line in rounds(run_dir)[4:] for m in line["included"]})
+                await syncer.end(signal.SIGKILL)
+                with SyncerProcess(run_dir, policy, resume=True) as again:
+                    assert await again.ready() == address
+                    said = [(await asyncio.to_thread(trainer.communicate, timeout=120))[0].decode() for trainer in trainers]
+                    assert [trainer.returncode for trainer in trainers] == [0, 0]
+                    assert await again.end() == 0
+            finally:
+                for trainer in trainers:
+                    trainer.kill()
+                    trainer.wait()
+        return said
+
+    said = asyncio.run(play())
+    steps = [int(words.split("steps ")[1].split()[0]) for words in said]
+    figures = json.loads((run_dir / "figures.json").read_text())
+    ledger = figures["ledger"]
+    assert [one["steps"] for one in figures["per_learner"]] == steps, "every step is counted, those without a syncer, too"
+    assert {one["generations"] for one in figures["per_learner"]} == {2}
+    assert ledger["processed"] == ledger["merged"] + ledger["lost"] and ledger["pending"] == 0
+    assert [verify(tape).difference for tape in segments(run_dir / "tape")] == ["", ""]
 
 
 def test_a_full_disk_delays_only_what_must_be_written(tmp_path):
@@ -133,7 +174,7 @@ def test_a_full_disk_delays_only_what_must_be_written(tmp_path):
         assert len(syncer.said("snapshot")) == 1
     (tape,) = segments(run_dir / "tape")
     assert verify(tape).difference == "", "nothing is missing from the tape"
-    assert rounds(run_dir) == json.loads((run_dir / "figures.json").read_text())["rounds"]
+    assert len(rounds(run_dir)) == json.loads((run_dir / "figures.json").read_text())["rounds"]
 
 
 def test_a_full_disk_at_the_end_is_waited_for(tmp_path):

@@ -7,16 +7,17 @@ import json
 
 import numpy as np
 from safetensors.numpy import load_file
-from support.puppet import Puppet, running, small_layout, train, until
 
+from skerry.core.grace import Grace
 from skerry.core.policy import Policy
 from skerry.store.snapshot import by_name, load_snapshot
 from skerry.store.tape import segments, verify
+from support.puppet import Puppet, running, small_layout, train, until
 
 POLICY = Policy(fragments=4, interval=8, steps=100, silent_after=30.0)
 
 
-def test_a_run_from_its_first_learner_to_its_end(tmp_path):
+def test_a_run_from_its_first_learner_to_its_end(tmp_path, monkeypatch):
     layout = small_layout(POLICY)
     run_dir = tmp_path / "run"
 
@@ -50,6 +51,8 @@ def test_a_run_from_its_first_learner_to_its_end(tmp_path):
     (tape,) = segments(run_dir / "tape")
     found = verify(tape)
     assert found.difference == "" and found.events > 300 and found.actions > 100
+    monkeypatch.setattr(Grace, "window", lambda self: 0.0)
+    assert "the tape has" in verify(tape).difference, "another rule would have decided otherwise"
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     rounds = [line for line in lines if line["kind"] == "round"]
     assert len(rounds) == figures["rounds"] and all(r["open_s"] >= r["grace_s"] >= 0 for r in rounds)

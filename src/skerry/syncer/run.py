@@ -297,11 +297,15 @@ class Run:
         self.tape.flush()
         return self.samples.take(self._around.clock(), self.core, self.sessions)
 
-    def close(self) -> None:
-        """Hear nothing more, and complete the tape."""
+    def stop(self) -> None:
+        """Hear nothing more: from now on nothing changes but what the merger still has to do."""
         if self._timer is not None:
             self._timer.cancel()
         self._handling = True
+
+    def close(self) -> None:
+        """Complete the tape."""
+        self.stop()
         self.tape.close(self._around.clock())
 
     def snapshot(self) -> Snapshot:

@@ -180,14 +180,14 @@ class Server:
         self._stop.set()
 
     async def _finish(self) -> None:
-        """Save everything. Nothing changes any more: the links are closed, and the merger has done its jobs."""
+        """Save everything; learners are let go afterwards, and keep trying if the run is not over."""
         run, keeper, journal = self.run, self._keeper, self._journal
-        over = run is not None and run.core.phase == "ended"
-        if over:
-            await self._let_leave()
-        await self._listener.close("the syncer ended; it may come back")
         if run is None or not run.core.versions:
             return
+        over = run.core.phase == "ended"
+        if over:
+            await self._let_leave(run)
+        run.stop()
         await self._worker.submit(lambda: None)
         self._look()
         end = self.now() if run.ended_at is None else run.ended_at
@@ -200,10 +200,10 @@ class Server:
         if self.run is not None:
             self.run.close()
 
-    async def _let_leave(self) -> None:
+    async def _let_leave(self, run: Run) -> None:
         """Learners end their links when they have heard of the end."""
         until = asyncio.get_running_loop().time() + LEAVE_TIME
-        while self.run and self.run.sessions and asyncio.get_running_loop().time() < until:
+        while run.sessions and asyncio.get_running_loop().time() < until:
             await asyncio.sleep(0.05)
 
     # ------------------------------------------------------------------ what the listener and sessions call

@@ -98,7 +98,7 @@ class Session:
         if nbytes != expected:
             raise ProtocolError(f"fragment {message.fragment} with a body of {nbytes} bytes instead of {expected}")
         if seed:
-            if run.seeder is not self or not self._speaks(message):
+            if run.core.versions or run.seeder is not self or not self._speaks(message):
                 raise ProtocolError("a Seeded that was not asked for")
             return memoryview(values).cast("B")
         self._receiving = run.pool.take(link.resume_bulk)
