@@ -33,7 +33,7 @@ LEARNERS, VICTIM = 3, 2
 STRIKE_S = 5
 SLOW = 0.5  # share of what the run sends to a learner that keeps up
 FRAGMENTS = 24
-BASE = ["--recipe.model", "tiny", "--recipe.context", "128", "--recipe.batch", "16",
+BASE = ["--recipe.model", "tiny", "--recipe.context", "128", "--recipe.batch", "12",
         "--policy.wait-for", str(LEARNERS), "--policy.fragments", str(FRAGMENTS),
         "--policy.interval", str(FRAGMENTS)]  # fmt: skip
 

@@ -8,7 +8,7 @@ import pytest
 from skerry.cli import toml
 from skerry.cli.reference import BEGIN, written
 from skerry.cli.train import read_command
-from skerry.cli.tree import LearnerPart, TrainConfig, load
+from skerry.cli.tree import LearnerPart, TrainConfig, Tree, load
 from skerry.core.policy import PRESETS, Policy
 from skerry.errors import ConfigError
 from skerry.fabric.tls import TlsConfig
@@ -30,7 +30,7 @@ def test_a_written_tree_is_read_back_as_it_was(tmp_path):
         learner=LearnerPart(shm_dir=Path("/tmp"), tls=TlsConfig(ca="ca.pem")),
     )  # fmt: skip
     toml.write(tmp_path / "config.toml", config)
-    assert load(tmp_path / "config.toml") == config
+    assert load(TrainConfig, tmp_path / "config.toml") == config
 
 
 def test_flags_go_over_the_file_and_the_file_over_the_preset(tmp_path):
@@ -69,18 +69,18 @@ def test_flags_reach_every_part():
 def test_what_a_file_cannot_say(tmp_path, text, says):
     path = _file(tmp_path, text)
     with pytest.raises(ConfigError) as error:
-        load(path)
+        load(TrainConfig, path)
     assert [part for part in says if part.lower() not in str(error.value).lower()] == []
 
 
 def test_a_missing_file_is_named():
     with pytest.raises(ConfigError, match=r"cannot read none\.toml"):
-        load(Path("none.toml"))
+        load(Tree, Path("none.toml"))
 
 
 def test_the_reference_is_what_the_code_says():
     document = (ROOT / "docs/configuration.md").read_text()
-    made = written(document, TrainConfig())
+    made = written(document, Tree())
     assert document == made, "run: python -m skerry.cli.reference docs/configuration.md"
     rows = [line.split("|") for line in made.partition(BEGIN)[2].splitlines() if line.startswith("| `")]
     assert [row[1] for row in rows if not row[-2].strip()] == [], "keys without a meaning"
@@ -88,7 +88,7 @@ def test_the_reference_is_what_the_code_says():
 
 def test_the_examples_are_trees():
     for path in sorted((ROOT / "examples").glob("*.toml")):
-        assert load(path).learners
+        assert load(TrainConfig, path).learners
 
 
 def test_a_frozen_tree_is_checked_when_it_is_changed():

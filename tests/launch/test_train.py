@@ -153,7 +153,7 @@ def test_two_interrupts_end_it_at_once(start, tmp_path):
         (["--data", "no/such/path"], 3, "no/such/path"),
         (["--data", "empty"], 3, "empty"),
         (["--data", "short.txt"], 3, "too short"),
-        (["--resume", "--name", "none"], 2, "runs/none/config.toml"),
+        (["--resume", "--name", "none"], 6, "runs/none holds no run to go on with"),
         (["--syncer.run-dir", "there"], 6, "there exists already"),
         (["--syncer.run-dir", "there", "--force"], 6, "does not look like a run"),
         (["--syncer.run-dir", "there", "--resume"], 6, "no run to go on with"),

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from skerry.cli.options import TlsOptions, parse, start_from
+from skerry.cli.tree import Tree
 from skerry.learner.config import LearnerConfig
 from skerry.recipe.config import RecipeConfig
 from skerry.recipe.job import run_learner
@@ -38,7 +39,7 @@ class JoinCommand:
 
 def main(arguments: list[str]) -> int:
     """The command."""
-    tree, rest = start_from(arguments)
+    tree, rest = start_from(Tree, arguments)
     default = JoinCommand(address=tyro.MISSING, token_file=tyro.MISSING, config=rest["config"], recipe=tree.recipe,
                           shm_dir=tree.learner.shm_dir)  # fmt: skip
     command = parse(JoinCommand, arguments, command="join", examples=EXAMPLES, default=default)

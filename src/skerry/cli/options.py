@@ -10,11 +10,14 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import tyro
 
 from skerry.fabric.tls import TlsConfig
+
+if TYPE_CHECKING:
+    from skerry.cli.tree import Tree
 
 T = TypeVar("T")
 Shown: TypeAlias = tyro.conf.AvoidSubcommands[T]
@@ -49,16 +52,22 @@ def parse(kind: type[T], arguments: Sequence[str], *, command: str, examples: st
     return tyro.cli(kind, prog=f"skerry {command}", description=description, args=given, default=default)
 
 
-def start_from(arguments: Sequence[str]) -> tuple[Any, dict[str, Any]]:
-    """The tree that --config, --preset, --name and --resume say to start from, and what --config and --preset said."""
+def start_from(kind: type[Tree], arguments: Sequence[str]) -> tuple[Any, dict[str, Any]]:
+    """The tree (Tree or TrainConfig) to start from, and what --config and --preset said. With --resume and without
+    --config that is the run's own config.toml."""
     from skerry.cli.tree import load  # late: it brings torch, which `skerry status` does without
 
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for option in ("--config", "--preset", "--name"):
         first.add_argument(option)
-    first.add_argument("--resume", action="store_true")
+    first.add_argument("--syncer.run-dir", "--run-dir", dest="run_dir")
+    first.add_argument("--resume", "--syncer.resume", action="store_true")
     found, _ = first.parse_known_args(list(arguments))
     config = Path(found.config) if found.config else None
-    if config is None and found.resume and found.name:
-        config = Path("runs") / found.name / "config.toml"
-    return load(config, found.preset), {"config": config, "preset": found.preset}
+    tree = load(kind, config, found.preset)
+    if config is None and found.resume:
+        folder = Path(found.run_dir) if found.run_dir else tree.syncer.run_dir
+        own = (Path("runs") / found.name if found.name else folder) / "config.toml"
+        if own.exists():
+            config, tree = own, load(kind, own, found.preset)
+    return tree, {"config": config, "preset": found.preset}

@@ -90,7 +90,7 @@ def _toml(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    from skerry.cli.tree import TrainConfig
+    from skerry.cli.tree import Tree
 
     path = Path(sys.argv[1])
-    path.write_text(written(path.read_text(), TrainConfig()))
+    path.write_text(written(path.read_text(), Tree()))

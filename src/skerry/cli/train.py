@@ -64,13 +64,14 @@ def main(arguments: list[str]) -> int:
 
 def read_command(arguments: list[str]) -> TrainCommand:
     """The command line over the file it names."""
-    tree, rest = start_from(arguments)
+    tree, rest = start_from(TrainConfig, arguments)
     default = TrainCommand(tree=tree, **rest)
     command = parse(TrainCommand, arguments, command="train", examples=EXAMPLES, default=default)
+    syncer = replace(command.tree.syncer, resume=False)  # it is this start's and not the run's, so not for config.toml
     if command.name is not None:
-        syncer = replace(command.tree.syncer, run_dir=Path("runs") / command.name)
-        command = replace(command, tree=replace(command.tree, syncer=syncer))
-    return command
+        syncer = replace(syncer, run_dir=Path("runs") / command.name)
+    resume = command.resume or command.tree.syncer.resume
+    return replace(command, resume=resume, tree=replace(command.tree, syncer=syncer))
 
 
 def job(config: TrainConfig, *, resume: bool) -> Job:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from skerry.cli.toml import filled, read
 from skerry.core.policy import Policy, preset
@@ -25,6 +25,7 @@ from skerry.syncer.config import SyncerConfig
 from skerry.world.faults import FaultScript
 
 STEPS = 1000
+T = TypeVar("T", bound="Tree")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +37,8 @@ class LearnerPart:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """A whole run on this machine. Raises ConfigError where its parts do not fit each other."""
+class Tree:
+    """Every part of the configuration. What a part alone cannot be is refused by the part."""
 
     learners: int = 4  # M: learners that the run starts with
     chaos: str = ""  # faults to strike real processes with, e.g. "kill:2.trainer@30s stop:1@45s+20s"
@@ -46,6 +47,11 @@ class TrainConfig:
     syncer: SyncerConfig = field(default_factory=lambda: SyncerConfig(run_dir=Path("runs/train")))
     learner: LearnerPart = field(default_factory=LearnerPart)
     launch: LaunchConfig = field(default_factory=LaunchConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Tree):
+    """The tree of a whole run on this machine. Raises ConfigError where its parts do not fit each other."""
 
     def __post_init__(self) -> None:
         if self.learners < 1:
@@ -62,10 +68,10 @@ class TrainConfig:
         return FaultScript.parse(self.chaos)
 
 
-def load(path: Path | None, policy: str | None = None) -> TrainConfig:
-    """The tree a command starts from: the defaults, changed by a file. `policy`: the preset to start from, instead of the
-    file's. Raises ConfigError."""
+def load(kind: type[T], path: Path | None, policy: str | None = None) -> T:
+    """The tree (Tree or TrainConfig) that a command starts from: the defaults, changed by a file. `policy`: the preset to
+    start from, instead of the file's. Raises ConfigError."""
     tables = read(path) if path else {}
     named: Any = tables.get("policy", {}).pop("preset", None) if isinstance(tables.get("policy"), dict) else None
     start = preset(policy or named or "decoupled", steps=STEPS)
-    return filled(TrainConfig(policy=start), tables, str(path))
+    return filled(kind(policy=start), tables, str(path))

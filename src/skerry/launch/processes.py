@@ -15,8 +15,8 @@ from pathlib import Path
 from skerry.errors import ConfigError, SkerryError
 
 LIVED_S = 60.0
-PERMANENT = {2: "configuration", 3: "data", 4: "refused"}
-"""Exit codes of a learner that starting it again cannot mend (errors.py)."""
+PERMANENT = (2, 3, 4, 7)
+"""Exit codes of a learner that starting it again cannot mend: configuration, data, refused, storage (errors.py)."""
 
 
 class ChildError(SkerryError):
