@@ -141,6 +141,29 @@ def test_two_interrupts_end_it_at_once(start, tmp_path):
     assert process.returncode == 130 and _left_alive(tmp_path / "runs/x") == []
 
 
+def test_syncer_and_learner_by_hand_the_syncer_interrupted_and_resumed(tmp_path, text):
+    command = [sys.executable, "-m", "skerry.cli"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True, "cwd": tmp_path}
+    syncer = subprocess.Popen([*command, "syncer", "--run-dir", "s", "--policy.interval", "30"], **pipes)
+    learner = None
+    try:
+        joins = syncer.stdout.readline().split()  # it prints the command line that joins a learner
+        assert joins[:2] == ["skerry", "join"]
+        options = ["--data", str(text), "--recipe.model", "nano", "--recipe.context", "32", "--recipe.batch", "4"]
+        learner = subprocess.Popen([*command, *joins[1:], *options], **pipes)
+        _until(lambda: any(line["kind"] == "round" for line in _lines(tmp_path / "s/metrics.jsonl")), syncer)
+        syncer.send_signal(signal.SIGINT)
+        assert syncer.wait(30) == 130 and learner.poll() is None  # the learner trains on, and waits for its return
+        syncer = subprocess.Popen([*command, "syncer", "--run-dir", "s", "--resume", "--policy.tokens", "25000"], **pipes)
+        assert learner.wait(90) == 0 and syncer.wait(30) == 0
+        assert main(["sample", str(tmp_path / "s"), "--bytes", "3"]) == 0
+        assert "interval = 30" in (tmp_path / "s/config.toml").read_text()
+    finally:
+        for process in filter(None, (syncer, learner)):
+            process.kill()
+            process.communicate()
+
+
 @pytest.mark.parametrize(
     ("options", "code", "says"),
     [
