@@ -26,6 +26,7 @@ from skerry.fabric.handshake import Token
 from skerry.fabric.link import Link
 from skerry.fabric.listener import Listener
 from skerry.fabric.messages import LayoutText, Vitals
+from skerry.fabric.tls import TlsConfig
 
 torch.set_num_threads(1)
 TOKEN = "a token for the learner's tests"
@@ -35,8 +36,8 @@ PATIENCE = 30.0  # seconds that a test waits for something to happen
 class ScriptedSyncer:
     """Does nothing by itself: a test takes what comes (`wait_for`) and sends what it likes (`send`, `deliver`)."""
 
-    def __init__(self, policy: Policy, port: int = 0, run: str = "run-1") -> None:
-        self.policy, self.run = policy, run
+    def __init__(self, policy: Policy, port: int = 0, run: str = "run-1", tls: TlsConfig | None = None) -> None:
+        self.policy, self.run, self.tls = policy, run, tls
         self.reports: list[Report] = []
         self.vitals: list[Vitals] = []
         self.about: dict[str, Any] = {}
@@ -52,7 +53,7 @@ class ScriptedSyncer:
 
     async def _listen(self, port: int) -> Listener:
         return await Listener.start(self, token=Token(TOKEN.encode()), run=self.run, port=port,
-                                    policy=json.dumps(asdict(self.policy)), heartbeat=0.05)  # fmt: skip
+                                    policy=json.dumps(asdict(self.policy)), heartbeat=0.05, tls=self.tls)  # fmt: skip
 
     def _call(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(PATIENCE)
@@ -113,6 +114,10 @@ class ScriptedSyncer:
         """A Delivery in fp32."""
         message = Delivery(fragment=fragment, version=version, step=step, merged=merged, progress=0.25)
         self._call(self.links[-1].send_bulk(message, memoryview(np.ascontiguousarray(value, np.float32)).cast("B")))
+
+    def stop_listening(self) -> None:
+        """Break all links and be gone."""
+        self._call(self.listener.close())
 
     def drop_link(self) -> None:
         """Break the link."""

@@ -307,7 +307,7 @@ def test_synchronous_goes_on_after_the_agent_is_killed(island) -> None:
         return message
 
     def round_of(version: int) -> None:
-        message, body = it.syncer.wait_for(Contribution)
+        message, _ = it.syncer.wait_for(Contribution)
         assert message.base == version - 1
         it.syncer.deliver(0, version, theta, step=message.step, merged=message.until.tokens)
 

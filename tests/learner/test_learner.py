@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+import trustme
 from torch import nn
 
 import skerry
@@ -33,6 +34,7 @@ from skerry.core.messages import (
 )
 from skerry.core.policy import Policy
 from skerry.errors import ConfigError, RefusedError, StorageError
+from skerry.fabric.tls import TlsConfig
 
 pytestmark = pytest.mark.processes
 POLICY = Policy(fragments=2, interval=2, overlap=1, steps=1000, codec_up="fp32")
@@ -163,16 +165,75 @@ def test_new_generation_takes_everything_over(island) -> None:
     it = island(mixed_model(), POLICY)
     asked(it, 0)
     it.syncer.drop_link()
-    it.until(Join)
-    it.syncer.send(Welcome(learner=0, generation=2, clock=40, first_step=11, progress=0.3))
+    join, _ = it.until(Join)
+    first_step = 11 + join.count.steps  # 11 before this process, and what it has told of
+    it.syncer.send(Welcome(learner=0, generation=2, clock=40, first_step=first_step, progress=0.3))
     for fragment, size in enumerate(it.syncer.layout.sizes):
         it.syncer.deliver(fragment, 5, np.full(size, 2.0, np.float32))
-    moved = [it.until(TakenOver, lambda m: m.version == 5)[0] for _ in range(2)]
-    assert {m.fragment for m in moved} == {0, 1} and all(m.generation == 2 for m in moved)
-    assert moved[1].clock >= 40 and moved[1].count.steps < it.learner.step - it.learner.first_step + 1
+    moved = [it.until(TakenOver, lambda m: m.generation == 2)[0] for _ in range(2)]
+    assert {m.fragment for m in moved} == {0, 1} and all(m.version == 5 for m in moved)
+    assert moved[1].clock >= 40 and moved[1].count.steps <= it.learner.step - 11 - join.count.steps
     assert (it.learner.generation, it.learner.first_step) == (2, 11)
-    message, body = asked(it, 1)
+    message, _ = asked(it, 1)
     assert message.generation == 2 and message.base == 5
+
+
+def test_the_same_version_for_a_new_generation(island) -> None:
+    """Delivered again while the first is on its way into the parameters: the new generation gets it all the same."""
+    it = island(mixed_model(), POLICY)
+    value = np.full(it.syncer.layout.sizes[0], 3.0, np.float32)
+    it.syncer.deliver(0, 5, value)  # ordered, but there is no step to take it over
+    it.syncer.wait_for(Received, lambda m: m.version == 5)
+    it.syncer.drop_link()
+    it.syncer.wait_for(Join)
+    it.syncer.send(Welcome(learner=0, generation=2, clock=0, first_step=0, progress=0.3))
+    for fragment, size in enumerate(it.syncer.layout.sizes):
+        it.syncer.deliver(fragment, 5, np.full(size, 2.0, np.float32))
+    moved = [it.until(TakenOver, lambda m: m.generation == 2)[0] for _ in range(2)]
+    assert {m.fragment for m in moved} == {0, 1} and all(m.version == 5 for m in moved)
+    message, body = asked(it, 0)
+    steps = message.until.steps - message.since.steps
+    assert np.allclose(np.frombuffer(body, np.float32), 0.125 * steps, atol=1e-2 * steps)
+
+
+def test_another_run_at_the_same_address(island, scripted, capfd) -> None:
+    """The syncer came back without its snapshot: training goes on, and the learner joins when its own run is back."""
+    it = island(mixed_model(), POLICY)
+    port = it.syncer.listener.address.port
+    it.syncer.stop_listening()
+    other = scripted(POLICY, port=port, run="run-2")
+    steps = it.learner.step
+    it.train_until(lambda: other.heard(str, lambda code: code == "run") is not None)
+    other.stop_listening()
+    it.syncer = scripted(POLICY, port=port)
+    join, _ = it.until(Join)
+    assert join.generation == 1 and join.count.steps > steps
+    said = capfd.readouterr().err
+    assert said.count("training goes on, trying again") == 1
+
+
+def test_tls(scripted, token_file, tmp_path) -> None:
+    authority, stranger = trustme.CA(), trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    files = {name: str(tmp_path / name) for name in ("cert", "key", "ca", "other")}
+    certificate.cert_chain_pems[0].write_to_path(files["cert"])
+    certificate.private_key_pem.write_to_path(files["key"])
+    authority.cert_pem.write_to_path(files["ca"])
+    stranger.cert_pem.write_to_path(files["other"])
+    syncer = scripted(POLICY, tls=TlsConfig(cert=files["cert"], key=files["key"]))
+    model = mixed_model()
+
+    def learner(ca: str) -> skerry.Learner:
+        return skerry.Learner(model, torch.optim.SGD(model.parameters()), syncer=syncer.address, token_file=token_file,
+                              tls=TlsConfig(ca=ca))  # fmt: skip
+
+    with pytest.raises(RefusedError, match="certificate") as caught:
+        learner(files["other"]).__enter__()
+    assert caught.value.code == "certificate"
+    with ThreadPoolExecutor(1) as other:
+        begun = other.submit(syncer.begin)
+        with learner(files["ca"]) as joined:
+            assert joined.id == begun.result().learner + 1 == 0
 
 
 def test_many_deliveries_are_backpressure_and_all_received(island) -> None:
@@ -248,7 +309,7 @@ def test_the_end_is_not_waited_for_without_a_syncer(island, capfd) -> None:
     it = island(mixed_model(), POLICY.replace(final_timeout=0.2))
     it.syncer.send(Finish())
     it.train_until(lambda: it.learner.done)
-    it.syncer._call(it.syncer.listener.close())
+    it.syncer.stop_listening()
     it.leave()
     assert "leaving without it" in capfd.readouterr().err
 
@@ -288,7 +349,7 @@ def test_wrong_token(scripted, tmp_path) -> None:
 def test_impossible_policy_for_this_model(scripted, token_file) -> None:
     model = nn.Linear(2, 2)
     syncer = scripted(POLICY.replace(fragments=24, interval=24))
-    with pytest.raises(ConfigError, match="policy.fragments = 24"):
+    with pytest.raises(ConfigError, match=r"policy\.fragments = 24"):
         skerry.Learner(model, torch.optim.SGD(model.parameters()), syncer=syncer.address, token_file=token_file).__enter__()
 
 
@@ -338,7 +399,8 @@ def test_a_run_that_is_over_is_no_error(scripted, token_file) -> None:
 
     with ThreadPoolExecutor(1) as other:
         refused = other.submit(refuse)
-        with skerry.Learner(model, torch.optim.SGD(model.parameters()), syncer=syncer.address, token_file=token_file) as learner:
+        optimizer = torch.optim.SGD(model.parameters())
+        with skerry.Learner(model, optimizer, syncer=syncer.address, token_file=token_file) as learner:
             assert learner.done
         refused.result()
 

@@ -28,7 +28,8 @@ class Tied(nn.Module):
 def test_tied_once_embeddings_direct_frozen_left_out() -> None:
     parameters = Parameters(Tied())
     assert [(s.name, s.shape, s.direct) for s in parameters.specs] == [
-        ("embed.weight", (5, 4), True), ("body.weight", (4, 4), False), ("body.bias", (4,), False), ("bag.weight", (3, 2), True),
+        ("embed.weight", (5, 4), True), ("body.weight", (4, 4), False), ("body.bias", (4,), False),
+        ("bag.weight", (3, 2), True),
     ]  # fmt: skip
     assert parameters.aliases == {"head.weight": "embed.weight"}
 

@@ -141,6 +141,7 @@ class Agent:
         self._holdings = Holdings(memory, layout, policy, self._setup.dtypes)
         self._core = LearnerCore(policy, layout, self._holdings.recall(self._setup.config.learner))
         self._core.count = attached.count
+        self._training = attached.count.steps > 0
         self._holdings.recover(self._core)
         if self._core.begun and not attached.count.steps:  # an earlier agent may have died before it said so
             self._go(Go(steps=0))
@@ -186,7 +187,7 @@ class Agent:
     def _applied(self, event: Applied, slot: int) -> None:
         self._holdings.taken_over(event, slot)
         self._feed(event)
-        self._holdings.release(event, slot)
+        self._holdings.release(slot)
         self._uplink.resume()
 
     # ------------------------------------------------------------------ from the syncer
@@ -195,9 +196,10 @@ class Agent:
         """A message; before there is a core nobody has joined, so none is meant for us."""
         if self._core is None:
             return
-        if isinstance(message, Welcome):
-            self._holdings.memory.welcome(message.learner, message.generation, message.first_step)
         self._feed(message)
+        if isinstance(message, Welcome):  # a trainer may live through several generations: its own count goes on
+            earlier = message.first_step - self._core.memory.origin.steps
+            self._holdings.memory.welcome(message.learner, message.generation, earlier)
         if isinstance(message, Answer | Cancel | Welcome):
             self._holdings.keep_only(self._core.open_contributions())
 
@@ -207,8 +209,8 @@ class Agent:
 
     def arrived(self, message: Delivery) -> None:
         """The delivery is whole."""
-        if self._holdings.arrived(message):
-            self._feed(message)
+        self._holdings.arrived(message)
+        self._feed(message)
 
     def abandon(self) -> None:
         """The delivery will not be whole."""

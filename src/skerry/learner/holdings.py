@@ -66,7 +66,7 @@ class Holdings:
         self._free_values = list(range(memory.slots))
         self._free_outs = list(range(memory.slots))
         self._filling: tuple[int, memoryview] | None = None  # slot and memory of the body on its way in
-        self._values: dict[tuple[int, int], tuple[int, int]] = {}  # (fragment, version) -> slot, step of the round
+        self._values: dict[tuple[int, int], list[tuple[int, int]]] = {}  # (fragment, version) -> slot, step; not yet posted
         self._posted: dict[int, Posted] = {}  # by slot
         self._hands: dict[int, Hand] = {}  # by fragment
         self._committed: list[int] = []
@@ -136,29 +136,33 @@ class Holdings:
             self._free_values.append(self._filling[0])
             self._filling = None
 
-    def arrived(self, message: Delivery) -> bool:
-        """The body is complete. False if this version is held already and nobody need hear of it."""
+    def arrived(self, message: Delivery) -> None:
+        """The body is complete."""
         assert self._filling is not None
         (slot, buffer), self._filling = self._filling, None
-        key = message.fragment, message.version
-        if key in self._values:
-            self._free_values.append(slot)
-            return False
         value = self.memory.value(slot, message.fragment)
         if self._down.name != "fp32":
             self._down.decode(buffer, value)
         self._round(message.fragment, value)
-        self._values[key] = slot, message.step
-        return True
+        self._values.setdefault((message.fragment, message.version), []).append((slot, message.step))
 
     def drop(self, action: Drop) -> None:
         """A value is not needed."""
-        self._free_values.append(self._values.pop((action.fragment, action.version))[0])
+        self._free_values.append(self._take(action.fragment, action.version)[0])
+
+    def _take(self, fragment: int, version: int) -> tuple[int, int]:
+        """Slot and step of a value. Of two that came over different links the first: if they differ at all, it is of a
+        generation that is closed, and whoever speaks of it speaks of it first."""
+        slots = self._values[fragment, version]
+        first = slots.pop(0)
+        if not slots:
+            del self._values[fragment, version]
+        return first
 
     def prepare(self, action: TakeOver, memory: LearnerMemory) -> int:
         """Make ready what the order needs, commit it, and return the value's slot: the order may be posted."""
         p = action.fragment
-        slot, step = self._values[p, action.version]
+        slot, step = self._take(p, action.version)
         hand = self._hands.pop(p, None)
         value, until = self.memory.value(slot, p), _NONE
         if action.rule == "rebase":
@@ -177,9 +181,8 @@ class Holdings:
         self.memory.base(event.fragment)[:] = self.memory.value(slot, event.fragment)
         del self._posted[slot]
 
-    def release(self, event: Applied, slot: int) -> None:
+    def release(self, slot: int) -> None:
         """What `taken_over` changed is committed: the slot is free."""
-        del self._values[event.fragment, event.version]
         self._free_values.append(slot)
 
     def _round(self, fragment: int, value: NDArray[np.float32]) -> None:

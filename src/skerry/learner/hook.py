@@ -92,7 +92,7 @@ class Learner:
 
     @property
     def first_step(self) -> int:
-        """Steps that earlier generations of this learner made. Its batches go on there: batch = f(seed, id, step)."""
+        """Steps that this learner made before this process. Its batches go on there: batch = f(seed, id, step)."""
         return self._boundary.memory.first_step if self._boundary.memory else 0
 
     @property
@@ -133,6 +133,8 @@ class Learner:
             self._close()
 
     def _stepped(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._boundary.over:
+            return
         tokens = self._counted if self._tokens is None else self._counted + self._tokens()
         self._counted = 0
         self._boundary.cross(tokens, self._loss)
