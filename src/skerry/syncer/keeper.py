@@ -15,7 +15,8 @@ import asyncio
 import json
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from skerry.errors import RunDirError, StorageError
@@ -29,6 +30,16 @@ from skerry.syncer.journal import Journal
 from skerry.syncer.merger import Worker
 
 AGAIN = 5.0  # seconds until what failed is tried again
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """At the start nothing is lost yet: what cannot be written ends the syncer with a StorageError."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"cannot write to {path}: {error.strerror}",
+                           remedy="free space, or choose a directory that can be written") from error  # fmt: skip
 
 
 class Keeper:
@@ -48,14 +59,11 @@ class Keeper:
         self._saving: asyncio.Task[bool] | None = None
         self._again_at = 0.0
         self._troubled = False
-        try:
+        with writing(self.path):
             for folder in ("tape", "store", "model"):
                 (self.path / folder).mkdir(parents=True, exist_ok=True)
                 clear_unfinished(self.path / folder)
             self.token_file = config.token_file or self._own_token()
-        except OSError as error:
-            raise StorageError(f"cannot write to {self.path}: {error.strerror}",
-                               remedy="choose a directory that can be written") from error  # fmt: skip
         self.token = Token.read(self.token_file)
 
     def _own_token(self) -> Path:
@@ -78,8 +86,9 @@ class Keeper:
     def announce(self, address: Address) -> None:
         """Write the file that says where the syncer listens: whole, and when it does."""
         part = self.path / "address.part"
-        part.write_text(f"{address}\n")
-        part.replace(self.path / "address")
+        with writing(self.path):
+            part.write_text(f"{address}\n")
+            part.replace(self.path / "address")
 
     # ------------------------------------------------------------------ snapshots
 

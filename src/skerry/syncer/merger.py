@@ -43,10 +43,13 @@ class Worker:
 
         def done(finished: asyncio.Future[Any]) -> None:
             self.queued -= 1
-            error = finished.exception()
-            if error is None and then is not None:
-                then(finished.result())
-            elif error is not None and not isinstance(error, OSError):
+            try:
+                result = finished.result()
+                if then is not None:
+                    then(result)
+            except OSError:
+                pass
+            except Exception as error:
                 self._on_failure(error)
 
         future.add_done_callback(done)
@@ -58,11 +61,11 @@ class Worker:
 
 
 class Merger:
-    """The tensors of one run."""
+    """The tensors of one run. `theta` and `momentum`: those of a snapshot, which it makes its own."""
 
-    def __init__(self, policy: Policy, layout: Layout) -> None:
-        self.theta: Values = np.zeros(layout.total, np.float32)
-        self.momentum: Values = np.zeros(layout.total, np.float32)
+    def __init__(self, policy: Policy, layout: Layout, theta: Values | None = None, momentum: Values | None = None) -> None:
+        self.theta = np.zeros(layout.total, np.float32) if theta is None else theta
+        self.momentum = np.zeros(layout.total, np.float32) if momentum is None else momentum
         self.up: Codec = get_codec(policy.codec_up)
         self.down: Codec = get_codec(policy.codec_down)
         self._rule = policy.merge

@@ -88,7 +88,8 @@ class Run:
         policy = around.policy
         self.layout = layout
         self.core = SyncerCore(policy, layout, state)
-        self.merger = Merger(policy, layout)
+        values = (snapshot.theta, snapshot.momentum) if snapshot else ()
+        self.merger = Merger(policy, layout, *values)
         self.pool = Pool(around.buffers, self.merger.up.nbytes(max(layout.sizes)))
         self.shelf = Shelf(policy.fragments, self.merger.reuse, _cut_off)
         self.sessions: dict[int, Session] = {}
@@ -105,10 +106,8 @@ class Run:
         self._handling = False
         self._timer: asyncio.TimerHandle | None = None
         self._due: float | None = None
-        self._steps = [0] * policy.fragments  # of the rounds that made the versions
-        if snapshot is not None:
-            self._steps = [step for _, step in snapshot.published]
-            self.merger.theta[:], self.merger.momentum[:] = snapshot.theta, snapshot.momentum
+        # of each fragment, the step of the round that made its version
+        self._steps = [step for _, step in snapshot.published] if snapshot else [0] * policy.fragments
 
     # ------------------------------------------------------------------ events
 

@@ -15,6 +15,7 @@ import json
 import secrets
 import signal
 import time
+import traceback
 from dataclasses import asdict
 from typing import Any
 
@@ -24,7 +25,7 @@ import torch
 from skerry.core.layout import Layout
 from skerry.core.messages import Join, Refused, Start
 from skerry.core.policy import Policy
-from skerry.errors import ConfigError, ProtocolError, StorageError, UnreachableError
+from skerry.errors import ConfigError, ProtocolError, UnreachableError
 from skerry.fabric.link import Link
 from skerry.fabric.listener import Listener
 from skerry.fabric.messages import LayoutText, StatusText
@@ -34,7 +35,7 @@ from skerry.store.snapshot import Origin, Snapshot
 from skerry.syncer.config import SyncerConfig
 from skerry.syncer.figures import final_figures, status
 from skerry.syncer.journal import Journal, make_log
-from skerry.syncer.keeper import Keeper
+from skerry.syncer.keeper import Keeper, writing
 from skerry.syncer.merger import Merger, Worker
 from skerry.syncer.prometheus import Exporter
 from skerry.syncer.run import Run, Surroundings
@@ -70,7 +71,8 @@ class Server:
         self._zero = time.monotonic() - (resumed.t if resumed else 0.0)
         self._past = resumed.traffic if resumed else (0, 0)
         log = make_log(config.log)
-        self._journal = Journal(log, MetricsLog(self._keeper.path / "metrics.jsonl", log.warning), self.now)
+        with writing(self._keeper.path):
+            self._journal = Journal(log, MetricsLog(self._keeper.path / "metrics.jsonl", log.warning), self.now)
         self._status: dict[str, Any] = {"run": self.name, "phase": "waiting", "learners": []}
         self._beginning = False
         self._held: list[tuple[Session, Join]] = []  # Joins that wait for the layout
@@ -89,6 +91,7 @@ class Server:
         loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._worker = Worker(self.fail)
+        loop.set_exception_handler(self._fault)
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._journal.close)
             stack.callback(self._close_run)
@@ -105,7 +108,8 @@ class Server:
             if self._keeper.resumed is not None:
                 await self._begin(self._keeper.resumed.layout, self._keeper.resumed.origin, self._keeper.resumed)
             self._announce()
-            ticking = asyncio.create_task(self._every_second(exporter))
+            ticking = loop.create_task(self._every_second(exporter))
+            ticking.add_done_callback(self._ticked)
             await self._stop.wait()
             if self._failure is None:
                 await self._finish()
@@ -168,10 +172,20 @@ class Server:
         """The core said End."""
         self._stop.set()
 
+    def _ticked(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            self.fail(error)
+
     def fail(self, error: BaseException) -> None:
         """Something broke that must not: end, and say what."""
         self._failure = self._failure or error
         self._stop.set()
+
+    def _fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A fault of ours that concerns one connection; asyncio has ended that."""
+        error = context.get("exception")
+        told = "".join(traceback.format_exception(error)) if error is not None else ""
+        self._journal.log.error("fault", text=context["message"], traceback=told)
 
     def _signalled(self, code: int) -> None:
         if self._stop.is_set():
@@ -282,11 +296,8 @@ class Server:
             name=self.name, policy=self.policy, buffers=self._config.buffers, keeper=self._keeper, journal=self._journal,
             worker=self._worker, clock=self.now, traffic=self.traffic, ended=self.over, failed=self.fail,
         )  # fmt: skip
-        try:
+        with writing(self._keeper.path):
             run = Run(around, layout, origin, snapshot)
-        except OSError as error:
-            raise StorageError(f"cannot begin the tape in {self._keeper.path}: {error.strerror}",
-                               remedy="free space, or choose another directory") from error  # fmt: skip
         init = self._config.init
         if init is not None:
             await self._worker.submit(load_values, init, layout, run.merger.theta)
