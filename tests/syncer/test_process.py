@@ -144,7 +144,8 @@ def test_real_learners_outlive_a_killed_syncer(tmp_path):
     steps = [int(words.split("steps ")[1].split()[0]) for words in said]
     figures = json.loads((run_dir / "figures.json").read_text())
     ledger = figures["ledger"]
-    assert sorted(one["steps"] for one in figures["per_learner"]) == sorted(steps), "every step is counted, those without a syncer, too"
+    counted = sorted(one["steps"] for one in figures["per_learner"])
+    assert counted == sorted(steps), "every step is counted, those without a syncer, too"
     assert {one["generations"] for one in figures["per_learner"]} == {2}
     assert ledger["processed"] == ledger["merged"] + ledger["lost"] and ledger["pending"] == 0
     assert [verify(tape).difference for tape in segments(run_dir / "tape")] == ["", ""]
