@@ -12,7 +12,7 @@ import pytest
 import skerry
 
 HOME = Path(skerry.__file__).parent
-CORE = sorted((HOME / "core").glob("*.py")) + [HOME / "errors.py"]
+CORE = [*sorted((HOME / "core").glob("*.py")), HOME / "errors.py"]
 IMPURE = {"time", "datetime", "random", "secrets", "socket", "select", "selectors", "asyncio", "threading", "multiprocessing",
           "concurrent", "subprocess", "os", "pathlib", "io", "uuid"}  # fmt: skip
 LOADED_BY_DATACLASSES = {"os", "io", "time"}

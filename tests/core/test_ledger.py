@@ -164,6 +164,16 @@ def test_older_counters_change_nothing() -> None:
     assert account.count == Count(4, 30, 300) and ledger.tokens == 30, "counters that fall are held where they were"
 
 
+def test_the_take_over_from_before_a_refusal_is_not_taken_for_the_one_after_it() -> None:
+    desk = Desk(2)
+    old = TakenOver(**desk.learners[0].name, fragment=0, version=0, clock=0, settled=after(0), count=after(0))
+    desk.all_step(4)
+    desk.hand(0, 4, flaw="non-finite values")
+    desk.feed(old)  # overtaken by the body on the other connection
+    desk.take(0)
+    assert desk.amounts() == {"pending": 40, "refused": 40}
+
+
 # ------------------------------------------------------------------ amounts
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from skerry.core.messages import Answer, Ask, Close, Deliver, Gone, Join, Merge, Refused, Seed, Seeded, Start, Welcome
 from skerry.core.policy import Policy
 from skerry.core.syncer import SyncerCore
@@ -90,6 +92,20 @@ def test_another_learner_is_asked_when_the_first_one_goes() -> None:
     assert only(core.handle(0.0, Gone(learner=0, generation=1)), Seed) == [Seed(learner=1)]
     core.handle(0.0, Seeded(learner=1, generation=1, fragment=1))
     assert core.versions == [], "what the first one sent does not count"
+
+
+@pytest.mark.parametrize("generation", [0, 1])
+def test_a_learner_that_comes_again_while_its_model_is_awaited_is_asked_again(generation: int) -> None:
+    core, layout = empty()
+    core.handle(0.0, Join(layout=layout))
+    core.handle(0.0, Seeded(learner=0, generation=1, fragment=0))
+    again = core.handle(0.0, Join(learner=0, generation=generation, layout=layout))  # before its old link was seen to break
+    assert [type(a) for a in again] == [Welcome, Seed]
+    now = again[0].generation
+    core.handle(0.0, Seeded(learner=0, generation=now, fragment=1))
+    assert core.versions == [], "what came over the old link does not count"
+    core.handle(0.0, Seeded(learner=0, generation=now, fragment=0))
+    assert core.versions == [0, 0]
 
 
 def test_a_flawed_first_model_is_refused_and_another_learner_asked() -> None:

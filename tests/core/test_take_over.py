@@ -8,6 +8,7 @@ import pytest
 
 from skerry.core.messages import (
     Applied,
+    Contribution,
     Count,
     Drop,
     Go,
@@ -16,6 +17,7 @@ from skerry.core.messages import (
     Report,
     TakenOver,
     TakeOver,
+    Welcome,
 )
 from support.desk import TOKENS, after, only
 from support.island import Island
@@ -140,6 +142,35 @@ def test_a_new_generation_begins_at_zero_and_takes_everything_over_while_trainin
     assert order.rule == "overwrite", "nothing of its work can be in there"
     actions = island.apply(7)
     assert only(actions, TakenOver)[0].settled == after(3) and not only(actions, Go)
+
+
+@pytest.mark.parametrize("kind", ["take-over", "hand-over"])
+def test_steps_that_were_told_before_the_link_broke_are_not_the_new_generations(kind: str) -> None:
+    island = Island()
+    island.step(4)
+    if kind == "take-over":
+        island.deliver(1, 4)
+        island.steps = 5
+        assert only(island.apply(1), TakenOver)[0].count == after(5), "the trainer has told of the step in this way alone"
+    else:
+        island.ask(4)
+        island.steps = 5
+        assert only(island.copy(4), Contribution)[0].until == after(5)
+    island.core.link_lost()
+    assert island.core.join().count == after(5)
+    island.welcome(generation=2)
+    (report,) = only(island.step(), Report)
+    assert report.count == after(1)
+
+
+def test_steps_made_between_join_and_welcome_are_the_new_generations() -> None:
+    island = Island()
+    island.step(4)
+    island.core.link_lost()
+    island.core.join()
+    island.step(2)
+    island.feed(Welcome(learner=3, generation=2, clock=0, first_step=4, progress=0.0))
+    assert only(island.step(), Report)[0].count == after(3)
 
 
 def test_an_order_of_a_closed_generation_means_nothing_any_more() -> None:

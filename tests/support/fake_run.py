@@ -51,13 +51,16 @@ from skerry.core.syncer import SyncerCore
 Value = dict
 
 
-def plus(*terms: tuple[int, Value]) -> Value:
-    """The sum of sign * value, without zeros."""
-    out: Value = {}
+def plus(first: Value, *terms: tuple[int, Value]) -> Value:
+    """The sum of the first value and of sign * value, without zeros."""
+    out = dict(first)
     for sign, value in terms:
         for key, coefficient in value.items():
-            out[key] = out.get(key, 0) + sign * coefficient
-    return {key: coefficient for key, coefficient in out.items() if coefficient}
+            if new := out.get(key, 0) + sign * coefficient:
+                out[key] = new
+            else:
+                del out[key]
+    return out
 
 
 def tiny_layout(policy: Policy) -> Layout:
@@ -166,7 +169,7 @@ class FakeLearner:
         event, extra = self.agent.inbox.popleft()
         agent = self.agent
         if isinstance(event, CopiedOut) and event.step != SEED_STEP:
-            agent.handed[event.fragment] = (event.step, plus((1, self.base[event.fragment]), (-1, extra)))
+            agent.handed[event.fragment] = (event.step, plus(self.base[event.fragment], (-1, extra)))
         if isinstance(event, Applied):
             record = next(r for r in self.redo if r[2] == event)
             self.redo.remove(record)
@@ -195,9 +198,9 @@ class FakeLearner:
             case "overwrite" | "blend":
                 self.theta[p] = dict(value)
             case "carry":
-                self.theta[p] = plus((1, value), (1, self.theta[p]), (-1, self.base[p]))
+                self.theta[p] = plus(value, (1, self.theta[p]), (-1, self.base[p]))
             case "rebase":
-                self.theta[p] = plus((1, value), (1, self.theta[p]), (-1, self.base[p]), (1, agent.handed[p][1]))
+                self.theta[p] = plus(value, (1, self.theta[p]), (-1, self.base[p]), (1, agent.handed[p][1]))
         applied = Applied(fragment=p, version=order.version, count=self.count)
         self.redo.append((p, value, applied, order.rule, own.until, own.delivery.step))
         agent.inbox.append((applied, None))
@@ -208,6 +211,7 @@ class FakeLearner:
         steps = self.count.steps + 1
         for p in range(self.run.policy.fragments):
             self.theta[p][self.id, self.life, steps, tokens] = 1
+        self.run.made += tokens
         self.count = Count(steps, self.count.tokens + tokens, self.count.busy_us + 1000 + tokens)
         self.waits = self.run.policy.synchronous
         self.do_orders()
@@ -235,6 +239,9 @@ class FakeRun:
         self.actions: list = []
         self.learners = {i: FakeLearner(self, i, 0) for i in range(learners)}
         self.ended = False
+        self.made = 0  # tokens, by all trainers
+        self.looked_at: list[Value | None] = [None] * policy.fragments
+        self.inside = [0] * policy.fragments  # tokens x parameters in the values looked at
         self.tape: list = []
         self.welcomed: dict[FakeLearner, int] = {}  # the generation each link was given
 
@@ -255,7 +262,7 @@ class FakeRun:
             case Close(fragment=p, step=t, version=version, included=included):
                 parts = self.parts.pop((p, t))
                 assert len(parts) == len(included)
-                self.theta[p] = plus((1, self.theta[p]), *((-1, v) for v in parts))
+                self.theta[p] = plus(self.theta[p], *((-1, v) for v in parts))
                 self.published[p] = (version, t)
                 for learner in self.learners.values():
                     self.deliver(learner, p)
@@ -353,14 +360,17 @@ class FakeRun:
         total, pending = core.ledger.total(), sum(core.ledger.pending(a) for a in accounts.values())
         assert total.processed == total.merged + pending + sum(total.lost.values())
         assert pending >= 0 and all(amount >= 0 for amount in total.lost.values())
-        merged = sum(key[3] * size for value, size in zip(self.theta, sizes, strict=True) for key in value if key[2] > 0)
-        assert merged == total.merged, "what is in the model is not what the ledger says was merged"
-        for value in self.theta:
-            assert all(c == 1 for c in value.values()), "work was merged twice or undone"
+        for p, value in enumerate(self.theta):
+            if value is not self.looked_at[p]:
+                assert all(c == 1 for c in value.values()), "work was merged twice or undone"
+                self.looked_at[p] = value
+                self.inside[p] = sum(key[3] * sizes[p] for key in value if key[2] > 0)
+        assert sum(self.inside) == total.merged, "what is in the model is not what the ledger says was merged"
         for before, after in zip(versions_before, core.versions, strict=False):
             assert after >= before
         if core.phase == "running":
-            assert len(core.rounds.open) <= (self.policy.open_rounds if not self.policy.synchronous else self.policy.fragments)
+            most = self.policy.fragments if self.policy.synchronous else max(1, self.policy.overlap)
+            assert len(core.rounds.open) <= most
         if core.phase == "ended":
             assert pending == 0
         for action in self.actions:

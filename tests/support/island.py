@@ -44,6 +44,8 @@ class Island:
         return self.core.handle(event)
 
     def welcome(self, generation: int = 1, clock: int = 0) -> list:
+        """Join, and be welcomed."""
+        self.core.join()
         return self.feed(Welcome(learner=3, generation=generation, clock=clock, first_step=0, progress=0.0))
 
     def step(self, steps: int = 1) -> list:

@@ -268,6 +268,7 @@ class LearnerCore:
 
     def _copied_out(self, event: CopiedOut) -> None:
         p = event.fragment
+        self.count = max(self.count, event.count)
         if event.step == SEED_STEP:
             self._out.append(Seeded(**self._name(), fragment=p))
             return
@@ -369,6 +370,7 @@ class LearnerCore:
 
     def _applied(self, event: Applied) -> None:
         p, memory = event.fragment, self.memory
+        self.count = max(self.count, event.count)
         order = self._orders.get(p)
         if order is None or order.delivery.version != event.version:
             return

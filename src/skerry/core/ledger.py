@@ -125,7 +125,7 @@ class Ledger:
         """The learner took `version` over; from `settled` on its progress counts anew. What lies between is lost:
         `overlap` if a contribution since the old base was merged, else `refused` or `excluded`."""
         base = account.base[fragment]
-        again = version == base and fragment in account.refused
+        again = version == base and fragment in account.refused and settled > account.settled[fragment]  # not old news
         if version <= base and not again:
             return
         if fragment in account.promised:

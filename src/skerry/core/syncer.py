@@ -216,6 +216,8 @@ class SyncerCore:
             member = Member(learner, self.ledger.open(learner), now)
             self.members.add(member)
         member.linked, member.heard = True, now
+        if self._seeder == learner:  # what it was sending got lost with its former link: ask anew
+            self._seeder = None
         if member.resumable and event.generation == member.generation:
             self._resume(now, member, event)
         else:
