@@ -205,6 +205,15 @@ def test_one_that_was_merged_and_comes_again_is_answered_merged_and_not_merged_a
     assert verdict(actions) == "merged" and not only(actions, Merge)
 
 
+def test_a_version_says_how_much_of_a_learners_work_is_in_it() -> None:
+    desk = opened(2)
+    assert desk.core.merged(0, 0, 0) == 0
+    desk.hand(0, 4)
+    assert desk.core.merged(0, 0, 1) == 40
+    assert desk.core.merged(0, 0, 0) == 0, "the value that is sent may be older than the core's newest"
+    assert desk.core.merged(1, 0, 1) == 0 and desk.core.merged(9, 0, 1) == 0
+
+
 def test_one_that_comes_twice_while_its_round_is_open_changes_nothing() -> None:
     desk = opened(2, quorum=2)
     again = desk.contribution(0, 4)
@@ -228,6 +237,7 @@ def test_one_whose_base_is_too_old_is_stale(staleness: int) -> None:
     desk.all_step(4)
     actions = desk.hand(1, desk.core.step, base=0)
     assert verdict(actions) == "stale" and not only(actions, Merge)
+    assert only(actions, Deliver) == [Deliver(learner=1, fragments=(0,))], "so that its next one is none"
 
 
 def test_one_that_covers_what_is_settled_already_is_stale() -> None:

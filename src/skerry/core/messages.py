@@ -171,7 +171,7 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """Answer to Join: no. `code` is one of layout, over, unknown."""
+    """Answer to Join: no. `code` is one of layout, over, superseded."""
 
     code: str
     reason: str
