@@ -215,3 +215,21 @@ def test_a_file_travels() -> None:
     os.close(memory.file)
     for end in (trainer, agent):
         end.close()
+
+
+def test_what_stands_in_line_goes_together_and_in_order() -> None:
+    trainer, agent = _ends()
+    sent = [Stepped(count=COUNT), CopiedOut(fragment=1, step=2, count=COUNT), Done(), Greeted(policy="x" * 34, run_id=""),
+            *(Applied(fragment=0, version=n, count=COUNT) for n in range(150)), Over()]  # fmt: skip
+    for message in sent:
+        trainer.line_up(message, 1)
+    assert agent.receive() is None
+    assert trainer.flush()
+    packets = 0
+    while sent:
+        packets += bool(not agent._come)
+        assert agent.receive()[0] == sent.pop(0)
+    assert packets == 5  # before the text, the text, and what comes after it by 64
+    assert agent.receive() is None
+    for end in (trainer, agent):
+        end.close()

@@ -3,8 +3,9 @@
 The messages are the core's own (core/messages.py), packed into one fixed struct with the number of the slot they speak
 of, and four that only start and end the partnership. Rules:
 
-- `post` never blocks and never fails: what the socket does not take waits in line, and a dead peer takes nothing. Step
+- Sending never blocks and never fails: what the socket does not take waits in line, and a dead peer takes nothing. Step
   counts are cumulative, so of those that wait only the newest is kept; the rest is bounded by the slots.
+- What stands in line together goes in one packet: a step costs one system call and wakes the peer once.
 - A slot changes owner by a message here, after its copy is complete (fabric/shm.py).
 """
 
@@ -15,12 +16,14 @@ import socket
 import struct
 from collections import deque
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import TypeAlias
 
 from skerry.core.messages import Applied, CopiedOut, CopyOut, Count, Done, Go, Stepped, Stopped, TakeOver, TakeOverRule
 
 LONGEST = 65536
 """Bytes of the longest message."""
+_TOGETHER = 64  # most messages in one packet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +80,7 @@ def pack(message: Message, slot: int = -1) -> bytes:
 
 
 def unpack(data: bytes | memoryview) -> tuple[Message, int]:
-    """The inverse of pack."""
+    """The inverse of pack, for one message."""
     if data[0] >= len(_KINDS):
         return _TEXTS[data[0] - len(_KINDS)](**json.loads(bytes(data[1:]))), -1
     kind_no, rule, slot, fragment, number, *count = _FIXED.unpack(data)
@@ -95,6 +98,9 @@ def unpack(data: bytes | memoryview) -> tuple[Message, int]:
     return (Go(steps=number) if kind is Go else kind()), slot
 
 
+assert _FIXED.size * _TOGETHER <= LONGEST
+
+
 class Channel:
     """One end of the channel. Closing it tells the peer, even if a forked child still holds a copy of the socket."""
 
@@ -102,7 +108,8 @@ class Channel:
         sock.setblocking(False)
         self.socket = sock
         self.closed = False  # the peer is gone
-        self._line: deque[bytes] = deque()
+        self._line: deque[bytes] = deque()  # to be sent
+        self._come: deque[tuple[Message, int]] = deque()  # received in one packet with another
         self._buffer = memoryview(bytearray(LONGEST))
 
     @staticmethod
@@ -113,12 +120,16 @@ class Channel:
 
     def post(self, message: Message, slot: int = -1) -> None:
         """Send, or let it wait in line."""
+        self.line_up(message, slot)
+        self.flush()
+
+    def line_up(self, message: Message, slot: int = -1) -> None:
+        """Let it wait in line until the next `flush`."""
         data = pack(message, slot)
         assert len(data) <= LONGEST
         if self._line and data[0] == _STEPPED == self._line[-1][0]:
             self._line.pop()
         self._line.append(data)
-        self.flush()
 
     def post_file(self, message: Message, file: int) -> None:
         """Send at once, with an open file. For the first message of a channel: there is room for that."""
@@ -130,18 +141,25 @@ class Channel:
     def flush(self) -> bool:
         """Send what waits, as far as the socket takes it. True if nothing waits any more."""
         while self._line and not self.closed:
+            count = 0
+            while count < min(len(self._line), _TOGETHER) and self._line[count][0] < len(_KINDS):
+                count += 1
+            count = max(count, 1)  # a text goes alone
             try:
-                self.socket.send(self._line[0], socket.MSG_NOSIGNAL)
+                self.socket.send(b"".join(islice(self._line, count)), socket.MSG_NOSIGNAL)
             except BlockingIOError:
                 return False
             except OSError:
                 self.closed = True
             else:
-                self._line.popleft()
+                for _ in range(count):
+                    self._line.popleft()
         return True
 
     def receive(self) -> tuple[Message, int] | None:
         """The next message and its slot; None if there is none now, or none ever again (`closed`)."""
+        if self._come:
+            return self._come.popleft()
         try:
             length = self.socket.recv_into(self._buffer)
         except BlockingIOError:
@@ -151,7 +169,11 @@ class Channel:
         if not length:
             self.closed = True
             return None
-        return unpack(self._buffer[:length])
+        if self._buffer[0] >= len(_KINDS):
+            return unpack(self._buffer[:length])
+        for at in range(0, length, _FIXED.size):
+            self._come.append(unpack(self._buffer[at : at + _FIXED.size]))
+        return self._come.popleft()
 
     def receive_file(self) -> tuple[Message, int] | None:
         """As `receive`, but the second is an open file that came with the message; -1 if none did."""

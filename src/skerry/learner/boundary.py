@@ -76,6 +76,7 @@ class Boundary:
         self._attach()
         self._post(Stepped(count=self.count))
         self._carry_out()
+        self._channel.flush()
         self._waited = 0
         if self.policy.synchronous:
             self._wait_for_go()
@@ -171,7 +172,7 @@ class Boundary:
         self.done = self.over = True
 
     def _post(self, message: Stepped | Stopped | CopiedOut | Applied, slot: int = -1) -> None:
-        self._channel.post(message, slot)
+        self._channel.line_up(message, slot)
 
     # ------------------------------------------------------------------ waiting, publishing
 
