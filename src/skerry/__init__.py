@@ -8,11 +8,13 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Learner": "skerry.learner.hook",
+    "LearnerConfig": "skerry.learner.config",
     "Policy": "skerry.core.policy",
     "preset": "skerry.core.policy",
     "SkerryError": "skerry.errors",
+    "TlsConfig": "skerry.fabric.tls",
 }
-__all__ = ["Learner", "Policy", "SkerryError", "preset"]
+__all__ = ["Learner", "LearnerConfig", "Policy", "SkerryError", "TlsConfig", "preset"]
 
 
 def __getattr__(name: str) -> Any:
