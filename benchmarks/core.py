@@ -11,6 +11,7 @@ from statistics import median
 from time import perf_counter
 
 from benchmarks._table import Row, report
+
 from skerry.core.layout import TensorSpec, build_layout
 from skerry.core.messages import Ask, Close, Contribution, Count, Deliver, Join, Received, Report, Start, TakenOver, Tick
 from skerry.core.policy import Policy

@@ -180,6 +180,7 @@ class Rounds:
             self._out.append(Deliver(learner=member.id, fragments=(fragment,)))
         elif event.base < self.versions[fragment] - self.policy.max_staleness:
             self._answer(member, event, "stale")
+            self._out.append(Deliver(learner=member.id, fragments=(fragment,)))
         elif event.since != account.settled[fragment] or event.until.tokens <= event.since.tokens:
             self._answer(member, event, "stale", "part of this interval is settled already")
         else:
