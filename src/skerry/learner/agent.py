@@ -221,7 +221,7 @@ class Agent:
         if isinstance(error, RefusedError) and error.code == "over":
             self._notices.say("the run is over")
             self._end(End())
-        elif self._training or (self._core is not None and self._core.begun):
+        elif self._begun:
             return True
         else:
             self.over = True
@@ -231,7 +231,11 @@ class Agent:
 
     def meanwhile(self) -> str:
         """What happens while there is no link."""
-        return "training goes on, trying again" if self._training else "waiting for it, trying again"
+        return "training goes on, trying again" if self._begun else "waiting for it, trying again"
+
+    @property
+    def _begun(self) -> bool:
+        return self._training or (self._core is not None and self._core.begun)
 
     # ------------------------------------------------------------------ the core, and what it orders
 

@@ -86,11 +86,11 @@ class Boundary:
         self._max_hook = max(self._max_hook, inside)
         self._began, self._frozen = began, frozen
 
-    def finish(self, tokens: int) -> None:
+    def finish(self, tokens: int, loss: float) -> None:
         """There will be no further step: carry out orders until the run is over. `tokens`: counted since the last step."""
         self.count = self.count._replace(tokens=self.count.tokens + tokens)
         self._state = Stopped
-        self._publish(float("nan"))
+        self._publish(loss)
         self._attach()
         self._post(Stopped(count=self.count))
         seen = time.monotonic()
@@ -194,6 +194,7 @@ class Boundary:
         poll.poll(TICK * 1000)
         waited = self._unfrozen_ns() - before
         self._carry_out()
+        self._channel.flush()
         return waited
 
     def _unfrozen_ns(self) -> int:

@@ -128,7 +128,7 @@ class Learner:
         try:
             if kind is None and self.done and not self._boundary.over:
                 _say("training has ended; waiting for the run's last round")
-                self._boundary.finish(self._counted)
+                self._boundary.finish(self._counted, self._loss)
         finally:
             self._close()
 
