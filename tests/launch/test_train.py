@@ -83,7 +83,7 @@ def _marked(pid: int) -> bool:
 
 
 def test_a_run_with_faults_from_start_to_report(start, tmp_path):
-    process = start("--policy.steps", "400", "--chaos", "kill:1.trainer@1s kill:0.agent@2s stop:1@6s+1.5s")
+    process = start("--policy.steps", "1200", "--chaos", "kill:1.trainer@0.5s kill:0.agent@1s stop:0@2s+1.5s")
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, out + err
     run_dir = tmp_path / "runs/x"
@@ -93,7 +93,7 @@ def test_a_run_with_faults_from_start_to_report(start, tmp_path):
     ledger = summary["ledger"]
     assert ledger["processed"] == ledger["merged"] + ledger["lost"] and ledger["pending"] == 0
     assert summary["eval_loss"] < summary["eval_loss_first"] and len(summary["data_sha256"]) == 64
-    assert [(f["kind"], f["target"]) for f in summary["faults"]] == [("kill", "1.trainer"), ("kill", "0.agent"), ("stop", "1")]
+    assert [(f["kind"], f["target"]) for f in summary["faults"]] == [("kill", "1.trainer"), ("kill", "0.agent"), ("stop", "0")]
     assert all(list(f) == list(FAULT_KEYS) and f["recovered_s"] > 0 for f in summary["faults"])
     assert (run_dir / "report.png").stat().st_size > 20_000 and "data:image/png" in (run_dir / "report.html").read_text()
     assert "report.html" in out and "eval loss" in out and "fault" in out

@@ -100,6 +100,7 @@ def _prepare(run_dir: Path, *, force: bool, resume: bool) -> None:
     if resume:
         if not (run_dir / "store").is_dir():
             raise RunDirError(f"{run_dir} holds no run to go on with", remedy="leave out --resume, or name another run")
+        (run_dir / "figures.json").unlink(missing_ok=True)  # those of the earlier end; there will be new ones
         return
     if run_dir.exists():
         if not force:

@@ -232,6 +232,8 @@ class LocalRun:
         self._read()
         if self._syncer.code != 0 and not self._view.exported:
             raise Interrupted(f"stopped, but the syncer did not save in time (see {self._syncer.log})")
+        if not self._view.exported:
+            raise Interrupted("stopped before there was a model to save")
         raise Interrupted(f"stopped; the model is saved in {self._job.run_dir}", remedy="--resume goes on from there")
 
     def _wait(self, processes: list[Process], seconds: float) -> None:

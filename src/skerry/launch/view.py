@@ -108,8 +108,9 @@ class RunView:
         return sum(line.get("tokens_s") or 0.0 for line in self.learners.values() if line.get("state") != "dead")
 
     def all_train(self, learners: int) -> bool:
-        """Whether the learners 0 to `learners` - 1 have all made a step."""
-        return all(self.learners.get(m, {}).get("steps", 0) > 0 for m in range(learners))
+        """Whether the learners 0 to `learners` - 1 are all there and have made a step."""
+        lines = [self.learners.get(m, {}) for m in range(learners)]
+        return all(line.get("state") == "training" and line["steps"] > 0 for line in lines)
 
 
 def _told(line: dict[str, Any]) -> str:
