@@ -1,7 +1,7 @@
 """A plain PyTorch training loop as a learner of a Skerry run: the five lines marked + are all that was added.
 
-    skerry syncer --run-dir runs/plain --policy.steps 2000      prints the address and the token's file
-    python examples/plain_pytorch.py ADDRESS TOKEN_FILE          in as many terminals as you like
+    skerry syncer --run-dir runs/plain --policy.steps 2000 --policy.fragments 6      prints the address and the token's file
+    python examples/plain_pytorch.py ADDRESS TOKEN_FILE                              in as many terminals as you like
 """
 
 import sys

@@ -342,6 +342,21 @@ def test_what_the_last_round_does_not_merge_is_lost_and_nothing_is_pending() -> 
     assert desk.amounts() == {"merged": 20, "died": 10}
 
 
+@pytest.mark.parametrize(("rule", "verdict_"), [("carry", None), ("overwrite", "stale")])
+def test_the_last_round_takes_what_would_be_carried_however_old_its_base(rule: str, verdict_: str | None) -> None:
+    desk = Desk(2, steps=8, max_staleness=0, on_excluded=rule)
+    desk.step(1, 3)
+    desk.step(0, 4)
+    desk.hand(0, 4)
+    desk.take(0)
+    desk.step(0, 4)
+    desk.hand(0, 9)
+    actions = desk.hand(1, 9, base=0)
+    assert [a.verdict for a in only(actions, Answer)] == ([verdict_] if verdict_ else [])
+    assert desk.core.phase == "ended"
+    assert desk.amounts() == ({"merged": 110} if rule == "carry" else {"merged": 80, "died": 30})
+
+
 def test_a_run_whose_learners_are_all_dead_at_the_end_ends() -> None:
     desk = Desk(1, tokens=20)
     desk.step(0, 2)

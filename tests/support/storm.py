@@ -116,7 +116,7 @@ def settle(run: FakeRun) -> None:
 
 def calm(policy: Policy, learners: int, blows: int, seed: int) -> FakeRun:
     """A run without faults: nothing may be lost but by overlap, and under `rebase` nothing at all."""
-    patient = policy.replace(silent_after=1e6, sync_timeout=1e6, final_timeout=1e6, max_staleness=1000)
+    patient = policy.replace(silent_after=1e6, sync_timeout=1e6, final_timeout=1e6)
     run = storm(patient, learners, blows, seed, harmful=0.0)
     total = run.core.ledger.total()
     allowed = {"overlap"} if policy.on_included != "rebase" else set()

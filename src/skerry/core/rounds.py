@@ -178,7 +178,7 @@ class Rounds:
             account.refused.add(fragment)
             self._answer(member, event, "refused", event.flaw)
             self._out.append(Deliver(learner=member.id, fragments=(fragment,)))
-        elif event.base < self.versions[fragment] - self.policy.max_staleness:
+        elif event.base < self.versions[fragment] - self.policy.max_staleness and not self._carried(round_):
             self._answer(member, event, "stale")
             self._out.append(Deliver(learner=member.id, fragments=(fragment,)))
         elif event.since != account.settled[fragment] or event.until.tokens <= event.since.tokens:
@@ -189,6 +189,10 @@ class Rounds:
             work = event.until.minus(event.since)
             self._out.append(Merge(learner=member.id, generation=member.generation, fragment=fragment, step=event.step,
                                    tokens=work.tokens, steps=work.steps))  # fmt: skip
+
+    def _carried(self, round_: Round) -> bool:
+        """In the last round there is no next time for what would be carried; and v would be the same from a newer base."""
+        return round_.final and self.policy.on_excluded == "carry"
 
     def _answer(self, member: Member, event: Contribution, verdict: Verdict, reason: str = "") -> None:
         self._out.append(Answer(learner=member.id, generation=member.generation, fragment=event.fragment,
