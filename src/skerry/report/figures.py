@@ -75,7 +75,7 @@ def _ids(record: RunRecord) -> list[int]:
 
 def _loss(axes: Any, record: RunRecord) -> None:
     for m in _ids(record):
-        points = [(x["t"], x["loss"]) for x in record.learners if x["learner"] == m and x.get("loss") is not None]
+        points = _losses([line for line in record.learners if line["learner"] == m])
         if points:
             axes.plot(*zip(*points, strict=True), color=LINES[m % len(LINES)], linewidth=0.7, alpha=0.45,
                       label=f"learner {m}")  # fmt: skip
@@ -93,6 +93,16 @@ def _loss(axes: Any, record: RunRecord) -> None:
     axes.grid(axis="y", alpha=0.25)
     if axes.has_data():
         axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def _losses(lines: list[Line]) -> list[tuple[float, float]]:
+    """(time, loss) of a learner's lines; no number, so that the curve breaks off, while it makes no step."""
+    points, steps = [], -1
+    for line in lines:
+        stands = line["steps"] == steps or line.get("loss") is None
+        points.append((line["t"], float("nan") if stands else line["loss"]))
+        steps = line["steps"]
+    return points
 
 
 def _timeline(axes: Any, record: RunRecord) -> None:
