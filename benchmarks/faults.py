@@ -232,7 +232,7 @@ def main() -> int:
     chosen = [s for s in SCENARIOS if options.only in (None, s.name)]
     repeats = 1 if options.quick else 3
     print(f"{len(chosen)} scenarios x {repeats}, learner {VICTIM} is the victim", flush=True)
-    first = run(Scenario("calibration", "", 4), 0, 0.2)
+    first = run(Scenario("calibration", "", 10), 0, 0.2)
     step_s = _step(first)
     found: dict[str, list[dict[str, Any]]] = {s.name: [] for s in chosen}
     for repeat in range(repeats):
