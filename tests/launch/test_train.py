@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from skerry.cli import main
+from skerry.core.grace import Grace
 from skerry.launch.guardian import MARK
 from skerry.report.summary import FAULT_KEYS, KEYS, LEARNER_KEYS
 from skerry.store.tape import segments, verify
@@ -82,7 +83,7 @@ def _marked(pid: int) -> bool:
         return False
 
 
-def test_a_run_with_faults_from_start_to_report(start, tmp_path):
+def test_a_run_with_faults_from_start_to_report(start, tmp_path, monkeypatch):
     process = start("--policy.steps", "1200", "--chaos", "kill:1.trainer@0.5s kill:0.agent@1s stop:0@2s+1.5s")
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, out + err
@@ -101,6 +102,8 @@ def test_a_run_with_faults_from_start_to_report(start, tmp_path):
     assert main(["sample", str(run_dir), "--bytes", "5"]) == 0
     [segment] = segments(run_dir / "tape")
     assert verify(segment).difference == ""
+    monkeypatch.setattr(Grace, "window", lambda self: 0.0)
+    assert verify(segment).difference, "a core with another rule must not pass for the one that ran"
 
 
 def test_ctrl_c_saves_and_resume_goes_on(start, tmp_path):
