@@ -1,7 +1,9 @@
 """A plain PyTorch training loop as a learner of a Skerry run: the five lines marked + are all that was added.
 
-    skerry syncer --run-dir runs/plain --policy.steps 2000 --policy.fragments 6      prints the address and the token's file
-    python examples/plain_pytorch.py ADDRESS TOKEN_FILE                              in as many terminals as you like
+    skerry syncer --run-dir runs/plain --policy.steps 2000 --policy.fragments 6 --policy.wait-for 2
+    python examples/plain_pytorch.py ADDRESS runs/plain/token                     in two terminals, or more
+
+The syncer prints its address. A run has at most as many fragments as the model has tensors; this one waits for two learners.
 """
 
 import sys
