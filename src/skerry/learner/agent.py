@@ -329,7 +329,8 @@ class Agent:
 
 
 def main() -> None:
-    """The process' body."""
+    """The process' body. As a batch process it does not take the core from the trainer, which wakes it inside the hook."""
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     channel_file, setup_file = int(sys.argv[1]), int(sys.argv[2])
     with open(setup_file, "rb") as file:
         file.seek(0)
