@@ -30,6 +30,8 @@ from typing import Any
 
 from benchmarks._table import Row, at_least, at_most, report
 
+from skerry.launch.guardian import Guardian
+
 RUNS = Path("build/bench-faults")
 LEARNERS = max(2, min(4, len(os.sched_getaffinity(0))))
 VICTIM = LEARNERS - 1
@@ -104,7 +106,7 @@ def _relay(source: socket.socket, sink: socket.socket, rate: int) -> None:
 
 
 @contextmanager
-def _slow_reader(run_dir: Path, bytes_s: int) -> Iterator[None]:
+def _slow_reader(run_dir: Path, bytes_s: int, guardian: Guardian) -> Iterator[None]:
     """Let the victim join through a slow pipe as soon as the run's syncer listens."""
     process: subprocess.Popen[bytes] | None = None
     pipe: SlowPipe | None = None
@@ -120,7 +122,7 @@ def _slow_reader(run_dir: Path, bytes_s: int) -> Iterator[None]:
         command = [sys.executable, "-m", "skerry.cli", "join", pipe.address, "--token-file", str(run_dir / "token"),
                    "--config", str(run_dir / "config.toml"), "--id", str(VICTIM)]  # fmt: skip
         with (run_dir / "slow-reader.log").open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log)
+            process = subprocess.Popen(command, stdout=log, stderr=log, env=guardian.environment())
 
     thread = threading.Thread(target=join)
     thread.start()
@@ -139,7 +141,7 @@ def _slow_reader(run_dir: Path, bytes_s: int) -> Iterator[None]:
             pipe.close()
 
 
-def run(scenario: Scenario, repeat: int, step_s: float, params: int = 0) -> dict[str, Any]:
+def run(scenario: Scenario, repeat: int, guardian: Guardian, step_s: float, params: int = 0) -> dict[str, Any]:
     """One run; gives its summary. `step_s`: a step's expected time, to turn seconds into a budget of steps."""
     run_dir = RUNS / f"{scenario.name.replace(' ', '-')}-{repeat}"
     shutil.rmtree(run_dir, ignore_errors=True)
@@ -149,16 +151,16 @@ def run(scenario: Scenario, repeat: int, step_s: float, params: int = 0) -> dict
                "--learners", str(LEARNERS - 1 if slow else LEARNERS), "--launch.no-evaluate"]  # fmt: skip
     if slow:
         command += ["--recipe.shards", str(LEARNERS), "--policy.wait-for", str(LEARNERS - 1)]
-        with _slow_reader(run_dir, round(SLOW * params * 4 / FRAGMENTS / step_s)):
-            _must(command)
+        with _slow_reader(run_dir, round(SLOW * params * 4 / FRAGMENTS / step_s), guardian):
+            _must(command, guardian)
     else:
-        _must(command)
+        _must(command, guardian)
     summary: dict[str, Any] = json.loads((run_dir / "summary.json").read_text())
     return summary
 
 
-def _must(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
+def _must(command: list[str], guardian: Guardian) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, env=guardian.environment())
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
 
@@ -235,15 +237,17 @@ def main() -> int:
     chosen = [s for s in SCENARIOS if options.only in (None, s.name)]
     repeats = 1 if options.quick else 3
     print(f"{len(chosen)} scenarios x {repeats}, {LEARNERS} learners, learner {VICTIM} is the victim", flush=True)
-    first = run(Scenario("calibration", "", 10), 0, 0.2)
+    guardian = Guardian()  # nothing started here outlives this process
+    first = run(Scenario("calibration", "", 10), 0, guardian, 0.2)
     step_s = _step(first)
     found: dict[str, list[dict[str, Any]]] = {s.name: [] for s in chosen}
     for repeat in range(repeats):
         for scenario in chosen:
-            summary = run(scenario, repeat, step_s, first["params"])
+            summary = run(scenario, repeat, guardian, step_s, first["params"])
             found[scenario.name].append(summary)
             step_s = _step(summary) if scenario.name == "no fault" else step_s  # the machine may have changed its mind
             print(_told(scenario, repeat, summary), flush=True)
+    guardian.dismiss()
     return report("faults", [row for s in chosen for row in rows(s, found[s.name])])
 
 
