@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from skerry.core.messages import (
+    Answer,
     Ask,
     Cancel,
     Close,
@@ -15,7 +16,8 @@ from skerry.core.messages import (
     Nothing,
     TakeOver,
 )
-from support.desk import TOKENS, Desk, only
+from skerry.core.syncer import SyncerCore
+from support.desk import TOKENS, Desk, after, only
 from support.island import Island
 
 # ------------------------------------------------------------------ the syncer
@@ -69,6 +71,37 @@ def test_who_joined_past_the_step_of_a_synchronous_round_is_not_waited_for() -> 
     desk.enter(2)
     desk.hand(0, 4)
     assert only(desk.hand(1, 4), Close)
+
+
+def test_the_last_round_bears_a_step_that_no_learner_can_have_handed_over_at() -> None:
+    desk = Desk(2, **SYNCHRONOUS, steps=4)
+    desk.step(1, 4)
+    desk.hand(1, 4)
+    desk.step(1, 2)
+    asks = only(desk.step(0, 4), Ask)
+    assert [ask.final for ask in asks] == [False], "what the open round still waits for"
+    (ask,) = only(desk.hand(0, 4), Ask)
+    assert ask.final and ask.step > 6 + 4 + 2
+    desk.take(1, settled=after(4))
+    desk.step(1, 2)
+    assert only(desk.hand(1, 8), Answer)[0].verdict == "late", "a regular hand-over, made before it heard of the end"
+    desk.nothing(0, ask.step)
+    assert only(desk.hand(1, ask.step), Close)
+    assert desk.amounts() == {"merged": 120}
+
+
+def test_after_a_restore_rounds_go_on_from_the_runs_step() -> None:
+    desk = Desk(2, **SYNCHRONOUS, steps=4)
+    (ask,) = only(desk.all_step(4), Ask)
+    for learner in (0, 1):
+        desk.hand(learner, ask.step)
+    assert desk.core.phase == "ended" and desk.core.versions == [1]
+    desk.core = SyncerCore(desk.policy.replace(steps=100), desk.layout, desk.core.state())
+    for learner in (0, 1):
+        desk.enter(learner)
+    desk.all_step(4)
+    desk.hand(0, 8)
+    assert only(desk.hand(1, 8), Close)
 
 
 # ------------------------------------------------------------------ the learner

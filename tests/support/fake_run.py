@@ -97,10 +97,11 @@ class FakeLearner:
 
     def begin_agent(self) -> None:
         self.agent = Agent(LearnerCore(self.run.policy, self.run.layout, self.memory))
-        for fragment, value, applied, rule, until, step in self.redo:
-            self.base[fragment] = value
-            self.agent.core.count = applied.count
-            self.agent.core.take(applied, rule, until, step)
+        for fragment, value, applied, rule, until, step, generation in self.redo:
+            if generation == self.memory.generation:
+                self.base[fragment] = value
+                self.agent.core.count = applied.count
+                self.agent.core.take(applied, rule, until, step)
         self.redo.clear()
         self.feed(Stepped(count=self.count))
         if self.done:
@@ -138,13 +139,13 @@ class FakeLearner:
         agent = self.agent
         match action:
             case CopyOut() | TakeOver():
-                agent.orders.append(action)
+                agent.orders.append((action, self.memory.generation))
                 if self.waits or self.stopped or not self.may_step:
                     self.do_orders()
             case Contribution(fragment=p):
                 self.send("bulk", action, agent.handed[p][1])
             case Seeded(fragment=p):
-                self.send("bulk", action, self.theta[p])
+                self.send("bulk", action, dict(self.theta[p]))
             case Go():
                 self.may_step, self.waits = True, False
             case Done():
@@ -182,14 +183,14 @@ class FakeLearner:
         """Carry out what is ordered, at a boundary."""
         agent = self.agent
         while agent.orders:
-            order = agent.orders.popleft()
+            order, generation = agent.orders.popleft()
             p = order.fragment
             if isinstance(order, CopyOut):
                 agent.inbox.append((CopiedOut(fragment=p, step=order.step, count=self.count), dict(self.theta[p])))
             else:
-                self.take_over(order)
+                self.take_over(order, generation)
 
-    def take_over(self, order: TakeOver) -> None:
+    def take_over(self, order: TakeOver, generation: int) -> None:
         agent, p = self.agent, order.fragment
         while any(isinstance(event, CopiedOut) for event, _ in agent.inbox):  # the agent computes changes from copies it has
             self.hear_trainer()
@@ -202,7 +203,7 @@ class FakeLearner:
             case "rebase":
                 self.theta[p] = plus(value, (1, self.theta[p]), (-1, self.base[p]), (1, agent.handed[p][1]))
         applied = Applied(fragment=p, version=order.version, count=self.count)
-        self.redo.append((p, value, applied, order.rule, own.until, own.delivery.step))
+        self.redo.append((p, value, applied, order.rule, own.until, own.delivery.step, generation))
         agent.inbox.append((applied, None))
 
     def step(self, tokens: int) -> bool:
@@ -300,8 +301,8 @@ class FakeRun:
 
     def hear(self, learner: FakeLearner, channel: str) -> None:
         message, body = learner.up[channel].popleft()
-        if isinstance(message, Seeded):
-            self.theta[message.fragment] = dict(body)
+        if isinstance(message, Seeded) and not self.core.versions:
+            self.theta[message.fragment] = body
         self.feed(message, learner, body)
 
     def lost_link(self, learner: FakeLearner) -> None:

@@ -5,7 +5,7 @@
 
 Rules: at most max(1, tau) are open, the due ones wait in order; a fragment that falls due while it still waits is
 skipped. A round waits only for those that were live when it was opened, and never for one that died since. It is named
-(fragment, step); the final ones bear a step of their own, one past the run's. In synchronous policies nobody is asked:
+(fragment, step); the final ones bear a step of their own, past all others'. In synchronous policies nobody is asked:
 the first hand-over opens the round, and it waits for all.
 """
 
@@ -135,12 +135,20 @@ class Rounds:
 
     def open_final(self, now: float) -> None:
         """One last round of every fragment, asked of all."""
-        step = self.members.step + 1
+        step = self._last_name()
         opened = [self._open(now, fragment, step, self.policy.final_timeout, final=True)
                   for fragment in range(self.policy.fragments)]  # fmt: skip
         self._out.extend(Ask(fragment=round_.fragment, step=step, progress=1.0, final=True) for round_ in opened)
         for round_ in opened:
             self.review(now, round_)
+
+    def _last_name(self) -> int:
+        """A step that no other round bears. Synchronous learners name rounds by themselves, ahead of t, though none gets
+        further than to its next hand-over's end."""
+        if not self.policy.synchronous:
+            return self.members.step + 1
+        furthest = max(self.members.step, *self._last_step, *(member.clock for member in self.members))
+        return furthest + 2 * self.policy.interval + self.policy.overlap + 1
 
     def _open(self, now: float, fragment: int, step: int, patience: float, *, final: bool = False) -> Round:
         round_ = self.open[fragment] = Round(self, fragment, step, now, now + patience, final=final)
@@ -272,8 +280,8 @@ class Rounds:
     COUNTS = ("closed", "contributors", "skipped", "cancelled")
 
     def state(self) -> dict[str, object]:
-        """Plain values. Open rounds are left out: what they hold is still its learners'."""
-        return {"versions": self.versions, "last_step": self._last_step,
+        """Plain values. Open rounds are left out: what they hold is still its learners'. These will begin anew at t."""
+        return {"versions": self.versions, "last_step": [min(step, self.members.step) for step in self._last_step],
                 **{name: getattr(self, name) for name in self.COUNTS}}  # fmt: skip
 
     def restore(self, state: dict[str, object]) -> None:
