@@ -1,8 +1,8 @@
 """Nobody waits: what a fault of one learner does to the others. `python -m benchmarks.faults [--quick] [--only NAME]`.
 
-For each fault, `skerry train` runs with as many learners as there are cores (2 to 4), so that what is measured is waiting
-and not the sharing of a core; the last one, the victim, is struck. 3 repeats, in turn with the same run without a fault,
-which shows the machine's own noise. Bars, on the median of the repeats:
+For each fault, `skerry train` runs with as many learners as there are cores (3 to 4): there are always others. What they
+suffer by sharing cores shows in the run without a fault. The last one, the victim, is struck. 3 repeats, each with the run
+without a fault, which shows the machine's own noise. Bars, on the median of the repeats:
 
 - every other learner: longest time in the step hook <= half its median step; longest gap between two steps <= 3 median
   steps; no token lost but by overlap (in every repeat)
@@ -33,7 +33,7 @@ from benchmarks._table import Row, at_least, at_most, report
 from skerry.launch.guardian import Guardian
 
 RUNS = Path("build/bench-faults")
-LEARNERS = max(2, min(4, len(os.sched_getaffinity(0))))
+LEARNERS = max(3, min(4, len(os.sched_getaffinity(0))))
 VICTIM = LEARNERS - 1
 STRIKE_S = 5
 SLOW = 0.6  # share of what the run sends to a learner that keeps up
