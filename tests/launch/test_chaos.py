@@ -42,6 +42,9 @@ class Island:
     def leave(self, learner: int) -> None:
         self.asked.append(f"leave {learner}")
 
+    def keep_down(self, learner: int, seconds: float) -> None:
+        self.asked.append(f"keep {learner} down {seconds:g} s")
+
     def chaos(self, script: str) -> Chaos:
         return Chaos(FaultScript.parse(script), self, self._note)
 
@@ -83,6 +86,12 @@ def test_kill_of_each_part(island):
 def test_kill_of_the_whole_island(island):
     island.chaos("kill:0@0s").advance(0)
     assert island.process.wait() == -signal.SIGKILL and island.states()[1] in DEAD
+    assert not island.asked
+
+
+def test_a_killed_learner_is_kept_down_for_the_duration(island):
+    island.chaos("kill:0.trainer@0s+60s").advance(0)
+    assert island.process.wait() == -signal.SIGKILL and island.asked == ["keep 0 down 60 s"]
 
 
 def test_slow_runs_the_trainer_for_its_share(island):

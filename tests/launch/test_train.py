@@ -84,7 +84,7 @@ def _marked(pid: int) -> bool:
 
 
 def test_a_run_with_faults_from_start_to_report(start, tmp_path, monkeypatch):
-    process = start("--policy.steps", "1200", "--chaos", "kill:1.trainer@0.5s kill:0.agent@1s stop:0@2s+1.5s")
+    process = start("--policy.steps", "1200", "--chaos", "kill:1.trainer@0.5s+2s kill:0.agent@1s stop:0@2s+1.5s")
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, out + err
     run_dir = tmp_path / "runs/x"
@@ -96,6 +96,9 @@ def test_a_run_with_faults_from_start_to_report(start, tmp_path, monkeypatch):
     assert summary["eval_loss"] < summary["eval_loss_first"] and len(summary["data_sha256"]) == 64
     assert [(f["kind"], f["target"]) for f in summary["faults"]] == [("kill", "1.trainer"), ("kill", "0.agent"), ("stop", "0")]
     assert all(list(f) == list(FAULT_KEYS) and f["recovered_s"] > 0 for f in summary["faults"])
+    [killed] = [line["unix"] for line in _lines(run_dir / "faults.jsonl") if line.get("target") == "1.trainer"]
+    starts = [line["unix"] for line in _lines(run_dir / "faults.jsonl") if (line["event"], line["learner"]) == ("start", 1)]
+    assert starts[1] - killed > 1.9, "a killed trainer is started again 2 s later, not after launch.restart_after"
     assert (run_dir / "report.png").stat().st_size > 20_000 and "data:image/png" in (run_dir / "report.html").read_text()
     assert "report.html" in out and "eval loss" in out and "fault" in out
     assert _left_alive(run_dir) == []

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from skerry.errors import ConfigError
 from skerry.world.faults import Fault, FaultScript
 
-EVERY = "kill:2.trainer@30s stop:1@45s+20s slow:3x0.5@10s join:4@60s leave:0@90s kill:3.agent@80s kill:1@2m"
+EVERY = "kill:2.trainer@30s stop:1@45s+20s slow:3x0.5@10s join:4@60s leave:0@90s kill:3.agent@80s kill:1@2m+1m"
 
 
 def test_sorted_by_time_and_round_trips():
@@ -19,9 +19,11 @@ def test_sorted_by_time_and_round_trips():
 
 
 def test_fields():
-    stop, slow = FaultScript.parse("stop:1.agent@45s+20s slow:3x0.25@50+1m")
+    stop, slow, kill, at_once = FaultScript.parse("stop:1.agent@45s+20s slow:3x0.25@50+1m kill:2.trainer@1m+2m kill:2@2m")
     assert stop == Fault(kind="stop", learner=1, part="agent", at=45, duration=20)
     assert (slow.target, slow.factor, slow.ends) == ("3", 0.25, 110)
+    assert (kill.duration, kill.ends, str(kill)) == (120, 180, "kill:2.trainer@60s+120s")
+    assert (at_once.duration, str(at_once)) == (0, "kill:2@120s")
 
 
 @pytest.mark.parametrize(
@@ -33,7 +35,10 @@ def test_fields():
         ("kill:1.gpu@3s", "none of trainer, agent"),
         ("leave:1.agent@3s", "leave strikes 1"),
         ("stop:1@3s", "needs how long"),
-        ("kill:1@3s+2s", "takes no duration"),
+        ("leave:1@3s+2s", "leave takes no duration"),
+        ("kill:1.agent@3s+2s", "kill of the agent alone takes no duration"),
+        ("kill:1@1e999s", "finite"),
+        ("kill:1@3s+1e308d", "finite"),
         ("slow:1@3s", "needs a factor"),
         ("slow:1x2@3s", "needs a factor"),
         ("kill:1x0.5@3s", "takes no factor"),
@@ -58,6 +63,8 @@ times = st.floats(0, 1e20, allow_nan=False)
 parts = st.sampled_from(["", "trainer", "agent"])
 faults = st.one_of(
     st.builds(Fault, kind=st.just("kill"), learner=st.integers(0, 10**6), part=parts, at=times),
+    st.builds(Fault, kind=st.just("kill"), learner=st.integers(0, 99), part=st.sampled_from(["", "trainer"]), at=times,
+              duration=times),
     st.builds(Fault, kind=st.just("stop"), learner=st.integers(0, 99), at=times, duration=times.filter(bool)),
     st.builds(Fault, kind=st.just("slow"), learner=st.integers(0, 99), at=times, duration=times,
               factor=st.floats(0, 1, exclude_min=True, exclude_max=True)),

@@ -4,7 +4,7 @@ How each kind strikes (PART trainer or agent; none = both, the trainer first):
 
 | kind | is |
 | --- | --- |
-| kill | SIGKILL; what the run does about it is the run's affair |
+| kill | SIGKILL; with a duration, the launcher does not start the trainer again before it is over |
 | stop | SIGSTOP, and SIGCONT when the duration is over |
 | slow | the trainer is stopped and continued five times a second, running for FACTOR of the time |
 | leave | SIGTERM to the trainer, which leaves cleanly and is not started again |
@@ -50,6 +50,9 @@ class Islands(Protocol):
 
     def leave(self, learner: int) -> None:
         """Ask a learner to leave, and do not start it again."""
+
+    def keep_down(self, learner: int, seconds: float) -> None:
+        """Do not start the learner's trainer again before so much time has passed."""
 
 
 @dataclass
@@ -105,6 +108,8 @@ class Chaos:
             if fault.kind == "kill":
                 _signal(targets, signal.SIGKILL)
                 _until(targets, psutil.STATUS_ZOMBIE)
+                if fault.duration:
+                    self._islands.keep_down(fault.learner, fault.duration)
             elif fault.kind == "stop":
                 _stop(targets)
                 self._active.append(_Active(fault, targets))

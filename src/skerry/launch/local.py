@@ -115,6 +115,10 @@ class LocalRun:
         self._learners[learner].wanted = False
         self._learners[learner].process.signal(signal.SIGTERM)
 
+    def keep_down(self, learner: int, seconds: float) -> None:
+        """See Islands."""
+        self._learners[learner].down_until = time.monotonic() + seconds
+
     def _struck(self, event: str, fault: Fault) -> None:
         self._note(event, learner=fault.learner, kind=fault.kind, target=fault.target, fault=str(fault))
         self._tell(f"{'fault' if event == 'strike' else 'fault over'}: {fault.kind} {fault.target}")

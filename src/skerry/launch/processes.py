@@ -117,6 +117,7 @@ class LearnerProcess:
     restarts: int = 0
     pause: float = 0.0
     again_at: float | None = None  # when to start it again; None while it runs or is not wanted
+    down_until: float = 0.0  # it is not started again before: a fault's will
     wanted: bool = True
     codes: list[int] = field(default_factory=list)
 
@@ -136,5 +137,5 @@ class LearnerProcess:
             return code
         calm = not self.pause or now - self.started > LIVED_S
         self.pause = config.restart_after if calm else min(30.0, 2 * self.pause)
-        self.again_at = now + self.pause
+        self.again_at = max(now + self.pause, self.down_until)
         return code

@@ -2,11 +2,12 @@
 
 One script, one grammar, for real processes (the launcher's --chaos) and for virtual time:
 
-    kill:2.trainer@30s stop:1@45s+20s slow:3x0.5@10s+60s join:4@60s leave:0@90s
+    kill:2.trainer@30s kill:2@40s+60s stop:1@45s+20s slow:3x0.5@10s+60s join:4@60s leave:0@90s
 
 Rules: a fault is KIND:LEARNER[.PART][xFACTOR]@TIME[+DURATION]; faults stand apart by spaces or commas. Times count from
-the moment the run trains; units s (or none), m, h, d. PART is `trainer` or `agent`, none = the whole island. What each
-kind takes is data (`_KINDS`); whatever a kind does not take is an error that names the piece.
+the moment the run trains; units s (or none), m, h, d. PART is `trainer` or `agent`, none = the whole island. The DURATION
+of a kill is how long the learner is not started again; none = as its driver sees fit. What each kind takes is data
+(`_KINDS`); whatever a kind does not take is an error that names the piece.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ class _Takes:
     parts: tuple[Part, ...] = ("",)
     duration: bool | None = False
     factor: bool = False
+    instant: tuple[Part, ...] = ()  # parts that take no duration, whatever the others do
 
 
 _KINDS: dict[Kind, _Takes] = {
-    "kill": _Takes(parts=("", "trainer", "agent")),
+    "kill": _Takes(parts=("", "trainer", "agent"), duration=None, instant=("agent",)),  # a trainer replaces its agent
     "stop": _Takes(parts=("", "trainer", "agent"), duration=True),
     "slow": _Takes(parts=("", "trainer"), duration=None, factor=True),
     "join": _Takes(),
@@ -51,7 +53,8 @@ _EXAMPLE = 'write faults like "kill:2.trainer@30s stop:1@45s+20s slow:3x0.5@10s 
 class Fault:
     """One fault. Raises ConfigError if its kind does not take what it is given.
 
-    `at`, `duration`: seconds (duration 0: until the end, or none). `factor`: the share of its speed a slowed one keeps.
+    `at`, `duration`: seconds (duration 0: until the end, or none; of a kill: as short as its driver makes it). `factor`:
+    the share of its speed a slowed one keeps.
     """
 
     kind: Kind
@@ -65,8 +68,8 @@ class Fault:
         takes = _KINDS.get(self.kind)
         if takes is None:
             raise self._wrong(f"kind {self.kind!r} is none of {', '.join(get_args(Kind))}")
-        if self.learner < 0 or self.at < 0 or self.duration < 0:
-            raise self._wrong("learner, time and duration must not be negative")
+        if self.learner < 0 or not 0 <= self.at < float("inf") or not 0 <= self.duration < float("inf"):
+            raise self._wrong("learner, time and duration must be finite and not negative")
         if self.part not in takes.parts:
             parts = ", ".join(f"{self.learner}.{part}" if part else f"{self.learner}" for part in takes.parts)
             raise self._wrong(f"{self.kind} strikes {parts}")
@@ -74,6 +77,8 @@ class Fault:
             raise self._wrong(f"{self.kind} needs how long: {self.kind}:{self.learner}@{_seconds(self.at)}+20s")
         if takes.duration is False and self.duration:
             raise self._wrong(f"{self.kind} takes no duration")
+        if self.part in takes.instant and self.duration:
+            raise self._wrong(f"{self.kind} of the {self.part} alone takes no duration")
         if takes.factor and not 0 < self.factor < 1:
             raise self._wrong(f"{self.kind} needs a factor above 0 and below 1: {self.kind}:{self.learner}x0.5")
         if not takes.factor and self.factor != 1:
