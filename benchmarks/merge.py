@@ -29,7 +29,7 @@ from skerry.core.layout import Layout, TensorSpec, build_layout
 from skerry.core.policy import Policy
 from skerry.numerics import accumulate
 from skerry.numerics.accumulate import weight_of
-from skerry.syncer.merger import Body, Merger
+from skerry.numerics.merger import Body, Merger
 from skerry.syncer.pool import Pool
 
 LEARNERS = 8

@@ -27,7 +27,7 @@ from skerry.store.files import clear_unfinished, settle
 from skerry.store.snapshot import NAME, Snapshot, load_snapshot, write_snapshot
 from skerry.syncer.config import SyncerConfig
 from skerry.syncer.journal import Journal
-from skerry.syncer.merger import Worker
+from skerry.syncer.worker import Worker
 
 AGAIN = 5.0  # seconds until what failed is tried again
 

@@ -1,7 +1,7 @@
 """A run, once its layout is known: the core is told what happens, and what it decides is carried out.
 
     sessions --events--> feed -> SyncerCore -> carry_out --> sessions: messages, deliveries (shelf.py)
-                                                        '--> the merger's thread (merger.py), snapshots (keeper.py)
+                                                        '--> the merger's thread (worker.py), snapshots (keeper.py)
 
 Rules: everything the core hears goes through `feed`, which stamps the time, writes the tape, carries out what the core
 decides and sets the timer; nothing else decides. All of this happens on the event loop's thread, which never waits:
@@ -42,14 +42,15 @@ from skerry.core.messages import (
 from skerry.core.policy import Policy
 from skerry.core.syncer import SyncerCore
 from skerry.numerics.accumulate import Screened, weight_of
+from skerry.numerics.merger import Body, Merger
 from skerry.store.snapshot import Origin, Snapshot
 from skerry.store.tape import Head, Tape
 from skerry.syncer.journal import Journal, RoundLog, Sample, Samples
 from skerry.syncer.keeper import Keeper
-from skerry.syncer.merger import Body, Merger, Worker
 from skerry.syncer.pool import Pool
 from skerry.syncer.session import Session
 from skerry.syncer.shelf import Edition, Shelf
+from skerry.syncer.worker import Worker
 
 
 @dataclass

@@ -29,6 +29,7 @@ from skerry.errors import ConfigError, ProtocolError, UnreachableError
 from skerry.fabric.link import Link
 from skerry.fabric.listener import Listener
 from skerry.fabric.messages import LayoutText, StatusText
+from skerry.numerics.merger import Merger
 from skerry.store.export import check_values, load_values
 from skerry.store.metrics import MetricsLog
 from skerry.store.snapshot import Origin, Snapshot
@@ -36,10 +37,10 @@ from skerry.syncer.config import SyncerConfig
 from skerry.syncer.figures import final_figures, status
 from skerry.syncer.journal import Journal, make_log
 from skerry.syncer.keeper import Keeper, writing
-from skerry.syncer.merger import Merger, Worker
 from skerry.syncer.prometheus import Exporter
 from skerry.syncer.run import Run, Surroundings
 from skerry.syncer.session import Session
+from skerry.syncer.worker import Worker
 
 LEAVE_TIME = 5.0  # seconds that learners are given to leave after the end
 MOST_LINES = 64  # learners told of in metrics.jsonl a second; of more, each has its turn

@@ -27,7 +27,7 @@ from skerry.core.messages import (
 from skerry.errors import ProtocolError
 from skerry.fabric.link import Link
 from skerry.fabric.messages import LayoutText, StatusRequest, Vitals
-from skerry.syncer.merger import Body
+from skerry.numerics.merger import Body
 
 if TYPE_CHECKING:
     from skerry.syncer.run import Run

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from skerry.syncer.merger import Body
+from skerry.numerics.merger import Body
 
 
 class Edition:

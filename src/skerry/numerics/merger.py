@@ -1,17 +1,13 @@
-"""The global model: its values, the outer momentum, the rounds' accumulators. And the one thread that works on them.
+"""The global model: its values, the outer momentum, the rounds' accumulators. Every driver of the core merges with it.
 
-Rules: every method of Merger runs on the worker's thread (or before it has work), in the order in which the event loop
-asked: Merge -> add, Close -> close, so what is read of `theta` in between is a consistent cut. Memory: theta, momentum,
-one accumulator for each round that is open, a body for each version in use; it is kept and used again. Nothing grows with
-the number of learners.
+Rules: one thread at a time; the syncer's worker thread calls the methods in the order in which its event loop asked (Merge ->
+add, Close -> close), so what is read of `theta` in between is a consistent cut. Memory: theta, momentum, one accumulator for
+each round that is open, a body for each version in use; it is kept and used again. Nothing grows with the number of learners.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -25,39 +21,6 @@ from skerry.numerics.outer import OuterNesterov
 
 Values = NDArray[np.float32]
 Body = NDArray[np.uint8]
-
-
-class Worker:
-    """One thread that does one job after the other. `on_failure` hears of what no job may raise: a fault of ours."""
-
-    def __init__(self, on_failure: Callable[[BaseException], None]) -> None:
-        self.queued = 0  # jobs asked for and not done
-        self._on_failure = on_failure
-        self._thread = ThreadPoolExecutor(1, "skerry-merger")
-
-    def submit(self, job: Callable[..., Any], *args: Any, then: Callable[[Any], None] | None = None) -> asyncio.Future[Any]:
-        """Do the job after all earlier ones; then, on the event loop, `then` with its result. OSError is the caller's
-        business, who should await the future if the job may raise it."""
-        future = asyncio.get_running_loop().run_in_executor(self._thread, job, *args)
-        self.queued += 1
-
-        def done(finished: asyncio.Future[Any]) -> None:
-            self.queued -= 1
-            try:
-                result = finished.result()
-                if then is not None:
-                    then(result)
-            except OSError:
-                pass
-            except Exception as error:
-                self._on_failure(error)
-
-        future.add_done_callback(done)
-        return future
-
-    def end(self) -> None:
-        """Wait for the jobs, and end the thread."""
-        self._thread.shutdown()
 
 
 class Merger:
@@ -137,5 +100,5 @@ class Merger:
         return [self.encode(fragment) for fragment in range(len(self._places))]
 
     def reuse(self, fragment: int, bodies: Iterable[Body]) -> None:
-        """Nobody reads these bodies any more. On the event loop's thread."""
+        """Nobody reads these bodies any more. (The one method that another thread may call.)"""
         self._bodies.setdefault(fragment, []).extend(bodies)

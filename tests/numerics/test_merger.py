@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from skerry.core.policy import Policy
-from skerry.syncer.merger import Merger
+from skerry.numerics.merger import Merger
 from support.puppet import small_layout
 
 POLICY = Policy(fragments=2, interval=4, merge="direct", codec_up="fp32", outer_lr=0.5, outer_momentum=0.0)

@@ -1,0 +1,93 @@
+"""A run of the lab: real gradients of every learner in this process, driven by the real processes' core in virtual time.
+
+    world (virtual time, links, faults)  <->  SyncerCore, LearnerCore  <->  tensors (tensors.py)  <->  the user's Task
+
+Rules: nothing is decided here. Equal arguments give the same bits on one machine, with one torch thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from skerry.core.layout import build_layout
+from skerry.core.policy import Policy
+from skerry.errors import ConfigError
+from skerry.lab.result import Point, Result, hash_of
+from skerry.lab.tensors import LabModel, LabTrainer
+from skerry.learner.parameters import Fragments, Parameters
+from skerry.numerics.task import Task
+from skerry.syncer.figures import final_figures
+from skerry.world.run import VirtualRun
+from skerry.world.world import World
+
+Progress: TypeAlias = Callable[[float, int, float], None]
+"""Hears the share done, the run's step and the virtual seconds."""
+
+
+class Evaluator:
+    """The global model as a module, and its loss at `points` moments spread evenly over the run, the end among them."""
+
+    def __init__(self, task: Task, seed: int, points: int) -> None:
+        if points < 1:
+            raise ConfigError(f"evals = {points} cannot work", remedy="give 1 (the end alone) or more")
+        self.model = task.model(seed)
+        self.parameters = Parameters(self.model)
+        self.curve: list[Point] = []
+        self._task, self._points = task, points
+
+    def due(self, progress: float) -> bool:
+        """Whether the next moment has come. The end's is the caller's."""
+        return (len(self.curve) + 1) / self._points <= progress < 1.0
+
+    def look(self, step: int, tokens: int, now: float) -> float:
+        """Evaluate."""
+        loss = self._task.evaluate(self.model)
+        self.curve.append(Point(step, tokens, round(now, 6), loss))
+        return loss
+
+
+def run(task: Task, policy: Policy, world: World, *, seed: int = 0, evals: int = 12,
+        progress: Progress | None = None) -> Result:  # fmt: skip
+    """Train `task` by `policy` in `world`; gives the figures. `seed`: of the initial model; `evals`: evaluations on the way.
+    The policy needs a budget (`steps` or `tokens`). Raises ConfigError if the three do not fit, or the run cannot end."""
+    eyes = Evaluator(task, seed, evals)
+    layout = build_layout(eyes.parameters.specs, policy.fragments, policy.fragmentation, policy.direct)
+    model = LabModel(policy, layout)
+    fragments = Fragments(eyes.parameters, layout)
+
+    def look() -> float:
+        for fragment in range(policy.fragments):
+            fragments.overwrite(fragment, model.merger.values(fragment))
+        core = live.hub.core
+        return eyes.look(core.step, core.ledger.tokens, live.queue.now)
+
+    def watch() -> None:
+        core = live.hub.core
+        if eyes.due(core.progress):
+            look()
+        if progress is not None:
+            progress(core.progress, core.step, live.queue.now)
+
+    live = VirtualRun(policy, layout, world, model, lambda m: LabTrainer(task, seed, policy, layout, m), watch)
+    live.run()
+    loss = look()
+    return _result(live, eyes, loss)
+
+
+def _result(live: VirtualRun, eyes: Evaluator, loss: float) -> Result:
+    hub, end = live.hub, live.queue.now
+    figures: dict[str, Any] = final_figures("lab", hub.core, {}, (hub.bytes_up, hub.bytes_down), end)
+    present = sum(end - member.first_join for member in hub.core.members)
+    return Result(
+        eval_loss=loss, eval_curve=tuple(eyes.curve), virtual_s=round(end, 6), goodput=figures["goodput"],
+        wait_share=live.waited / present, params=live.layout.total,
+        tokens={name: figures[f"tokens_{name}"] for name in ("processed", "merged", "pending")}
+        | {"lost": figures["lost_by_cause"]},
+        rounds=figures["rounds"], rounds_skipped=figures["rounds_skipped"], rounds_cancelled=figures["rounds_cancelled"],
+        mean_contributors=figures["mean_contributors"], bytes={"up": hub.bytes_up, "down": hub.bytes_down},
+        per_learner=tuple({k: one[k] for k in ("learner", "generations", "steps", "tokens", "lost_by_cause")}
+                          for one in figures["per_learner"]),
+        faults=tuple({"fault": str(s.fault), "at": s.at, "struck": s.struck} for s in live.strikes),
+        model_hash=hash_of(list(eyes.parameters.by_name.values())),
+    )  # fmt: skip

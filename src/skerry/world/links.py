@@ -1,0 +1,58 @@
+"""Links between a learner and the syncer in virtual time: latency, bandwidth, and the order in which bodies go through.
+
+Rules: control messages take the latency alone; bodies go one after the other in each direction, each taking its bytes
+over the bandwidth, then the latency. A link is described by "LATENCY" or "LATENCY,BANDWIDTH": "100ms,1Gbit".
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from skerry.errors import ConfigError
+
+_LATENCY = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+_BANDWIDTH = {"bit": 1.0, "kbit": 1e3, "mbit": 1e6, "gbit": 1e9, "tbit": 1e12}
+_PART = re.compile(r"(?P<number>[0-9.]+(?:e[+-]?[0-9]+)?)\s*(?P<unit>[A-Za-z]+)(?:/s)?")
+_EXAMPLE = 'write a link like "100ms,1Gbit" (units: us, ms, s; bit, kbit, Mbit, Gbit, Tbit per second)'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """`latency`: seconds, one way. `bandwidth`: bit/s in each direction; infinite = bodies take no time of their own.
+    Raises ConfigError for a negative latency or a bandwidth that is not positive."""
+
+    latency: float = 0.0
+    bandwidth: float = float("inf")
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.latency < float("inf"):
+            raise ConfigError(f"link latency = {self.latency!r} cannot work", remedy="give 0 or more seconds")
+        if not self.bandwidth > 0:
+            raise ConfigError(f"link bandwidth = {self.bandwidth!r} cannot work", remedy="give more than 0 bit/s")
+
+    @staticmethod
+    def parse(text: str) -> Link:
+        """Read a description; empty text is a link without latency or limit. Raises ConfigError naming the piece."""
+        if not text.strip():
+            return Link()
+        pieces = [piece.strip() for piece in text.split(",")]
+        if len(pieces) > 2:
+            raise ConfigError(f"link {text!r} has {len(pieces)} parts", remedy=_EXAMPLE)
+        latency = _read(text, pieces[0], _LATENCY)
+        return Link(latency=latency, bandwidth=_read(text, pieces[1], _BANDWIDTH) if len(pieces) == 2 else float("inf"))
+
+    def seconds(self, nbytes: int) -> float:
+        """How long a body occupies the link."""
+        return 8 * nbytes / self.bandwidth
+
+
+def _read(text: str, piece: str, units: dict[str, float]) -> float:
+    found = _PART.fullmatch(piece)
+    unit = found["unit"].lower() if found else ""
+    if found is None or unit not in units:
+        raise ConfigError(f"link {text!r}: cannot read {piece!r}", remedy=_EXAMPLE)
+    try:
+        return float(found["number"]) * units[unit]
+    except ValueError:
+        raise ConfigError(f"link {text!r}: {found['number']!r} is no number", remedy=_EXAMPLE) from None

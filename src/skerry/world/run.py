@@ -1,0 +1,127 @@
+"""A run in virtual time: the hub, the islands, and what strikes them. With tensors it is the lab, without the simulator.
+
+Rules: time moves only in the queue, so equal arguments give equal runs, to the bit if the tensors' work does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from skerry.core.layout import Layout
+from skerry.core.policy import Policy
+from skerry.errors import ConfigError
+from skerry.world.faults import Fault
+from skerry.world.hub import Hub, Model
+from skerry.world.island import Island, State, Trainer
+from skerry.world.queue import Queue
+from skerry.world.world import World
+
+STANDSTILL_STEPS = 5000
+
+
+@dataclass(frozen=True)
+class Strike:
+    """A fault, when it came, and whether there was anything to strike."""
+
+    fault: Fault
+    at: float
+    struck: bool
+
+
+class VirtualRun:
+    """`new_trainer(learner)`: the tensors of a learner's new life; `watch`: called after every merge."""
+
+    def __init__(self, policy: Policy, layout: Layout, world: World, model: Model, new_trainer: Callable[[int], Trainer],
+                 watch: Callable[[], None] = lambda: None) -> None:  # fmt: skip
+        """Raises ConfigError if the policy has no budget, or wants more learners than start."""
+        if not policy.steps and not policy.tokens:
+            raise ConfigError("the run would never end: policy.steps and policy.tokens are 0", remedy="give one of them")
+        for name in ("quorum", "wait_for"):
+            if getattr(policy, name) > world.learners:
+                raise ConfigError(f"policy.{name} = {getattr(policy, name)} is more than the {world.learners} learners that "
+                                  "start", remedy="lower it, or start more learners")  # fmt: skip
+        self.policy, self.layout, self.world = policy, layout, world
+        self.queue = Queue()
+        self.hub = Hub(self.queue, policy, layout, model, watch)
+        self.islands: dict[int, Island] = {}
+        self.strikes: list[Strike] = []
+        self._new_trainer = new_trainer
+        self._do: dict[str, Callable[[Fault], bool]] = {
+            "kill": self._kill, "stop": self._stop, "slow": self._slow, "join": self._join, "leave": self._leave,
+        }  # fmt: skip
+
+    def run(self) -> None:
+        """Until the core says that the run is over. Raises ConfigError if it never will be."""
+        for learner in range(self.world.learners):
+            self._start(learner)
+        for fault in self.world.script:
+            self.queue.at(fault.at, self._strike, fault)
+        for learner in range(self.world.learners):
+            self._strike_at_random(self.world.random_faults(learner))
+        hub, queue, patience = self.hub, self.queue, STANDSTILL_STEPS * self.world.step_s
+        while not hub.ended and queue.advance():
+            if queue.now - hub.moved_at > patience and not self.policy.tokens:
+                break
+        if not hub.ended:
+            core = hub.core
+            raise ConfigError(f"the run came to a standstill at step {core.step}: {core.members.live} learners live, a round "
+                              f"needs {core.members.quorum}", remedy="lower policy.quorum, or let learners come back")  # fmt: skip
+
+    @property
+    def waited(self) -> float:
+        """Seconds in which trainers stood because of others, added up over the learners."""
+        return sum(island.waited for island in self.islands.values())
+
+    # ------------------------------------------------------------------ faults
+
+    def _strike_at_random(self, faults: Iterator[Fault]) -> None:
+        fault = next(faults, None)
+        if fault is not None:
+            self.queue.at(fault.at, self._strike_next, fault, faults)
+
+    def _strike_next(self, fault: Fault, faults: Iterator[Fault]) -> None:
+        self._strike(fault)
+        self._strike_at_random(faults)
+
+    def _strike(self, fault: Fault) -> None:
+        self.strikes.append(Strike(fault, self.queue.now, self._do[fault.kind](fault)))
+
+    def _kill(self, fault: Fault) -> bool:
+        if fault.learner not in self.islands or not self.islands[fault.learner].kill(fault.part):
+            return False
+        if fault.part != "agent":
+            self.queue.after(fault.duration or self.world.restart, self._start, fault.learner)
+        return True
+
+    def _stop(self, fault: Fault) -> bool:
+        island = self.islands.get(fault.learner)
+        if island is None or not island.freeze(fault.part):
+            return False
+        self.queue.after(fault.duration, island.thaw, fault.part, island.lives)
+        return True
+
+    def _slow(self, fault: Fault) -> bool:
+        island = self.islands.get(fault.learner)
+        if island is None:
+            return False
+        island.speed = fault.factor
+        if fault.duration:
+            self.queue.after(fault.duration, setattr, island, "speed", 1.0)
+        return True
+
+    def _join(self, fault: Fault) -> bool:
+        return self._start(fault.learner)
+
+    def _leave(self, fault: Fault) -> bool:
+        return fault.learner in self.islands and self.islands[fault.learner].leave()
+
+    def _start(self, learner: int) -> bool:
+        """A learner comes, or comes back."""
+        if learner not in self.islands:
+            self.islands[learner] = Island(learner, self.queue, self.hub, self.policy, self.layout, self.world.link_,
+                                           self.world.step_times(learner), self._new_trainer)  # fmt: skip
+        if self.hub.core.phase in ("final", "ended") or self.islands[learner].state is not State.DOWN:
+            return False
+        self.islands[learner].start()
+        return True

@@ -1,0 +1,96 @@
+"""World: how many learners there are, how fast, over which links, and what strikes them. Virtual time, no tensors.
+
+Rules: everything random is a pure function of (seed, learner, number of the draw), by a counter-based generator: it does
+not depend on the order of events, so a change of policy meets the same world.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from skerry.errors import ConfigError
+from skerry.world.faults import Fault, FaultScript
+from skerry.world.links import Link
+
+_JITTER, _FAULTS = 1, 2  # which stream of random numbers
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Learners, speeds, links and faults. Raises ConfigError where a value cannot work. Times are virtual seconds."""
+
+    learners: int = 4  # M: those that the run starts with
+    step_s: float = 1.0  # an inner step at speed 1
+    speeds: tuple[float, ...] = ()  # one a learner, relative; fewer are repeated in turn; none = all 1
+    jitter: float = 0.0  # spread of step times: standard deviation over mean
+    link: str = ""  # of every learner, "LATENCY,BANDWIDTH" ("100ms,1Gbit"); empty = neither
+    faults: str = ""  # what strikes whom and when: "kill:2@30s stop:1@45s+20s slow:3x0.5@10s+60s join:4@60s leave:0@90s"
+    fault_rate: float = 0.0  # share of each learner's time that random kills take away, on average
+    downtime: float = 60.0  # of a random kill, on average; times up and down are exponential
+    restart: float = 10.0  # until a killed learner is back, where its fault does not say
+    seed: int = 0  # of jitter and random faults
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.learners, int) or self.learners < 1:
+            raise _bad("learners", self.learners, "give a whole number, 1 or more")
+        for name in ("step_s", "downtime"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise _bad(name, getattr(self, name), "give more than 0 seconds")
+        if not 0 <= self.restart < float("inf"):
+            raise _bad("restart", self.restart, "give 0 or more seconds")
+        for speed in self.speeds:
+            if not 0 < speed < float("inf"):
+                raise _bad("speeds", self.speeds, f"{speed!r} is no speed: give numbers above 0")
+        if len(self.speeds) > self.learners:
+            raise _bad("speeds", self.speeds, f"give at most one a learner ({self.learners})")
+        if not 0 <= self.jitter < 1:
+            raise _bad("jitter", self.jitter, "give at least 0 and below 1")
+        if not 0 <= self.fault_rate < 1:
+            raise _bad("fault_rate", self.fault_rate, "give a share of the time, at least 0 and below 1")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise _bad("seed", self.seed, "give a whole number, 0 or more")
+        self.script.check_learners(self.learners)
+        assert self.link_ is not None
+
+    @cached_property
+    def script(self) -> FaultScript:
+        """`faults`, read."""
+        return FaultScript.parse(self.faults)
+
+    @cached_property
+    def link_(self) -> Link:
+        """`link`, read."""
+        return Link.parse(self.link)
+
+    def step_times(self, learner: int) -> Iterator[float]:
+        """Seconds of that learner's steps, one after the other: the mean over its speed, times a gamma variate."""
+        mean = self.step_s / (self.speeds[learner % len(self.speeds)] if self.speeds else 1.0)
+        if not self.jitter:
+            while True:
+                yield mean
+        draws, shape = self._generator(_JITTER, learner), self.jitter**-2
+        while True:
+            yield from mean * draws.gamma(shape, 1 / shape, size=256)
+
+    def random_faults(self, learner: int) -> Iterator[Fault]:
+        """The random kills of that learner, in order, without end; none if fault_rate is 0."""
+        if not self.fault_rate:
+            return
+        draws, at = self._generator(_FAULTS, learner), 0.0
+        mean_up = self.downtime * (1 - self.fault_rate) / self.fault_rate
+        while True:
+            at += draws.exponential(mean_up)
+            down = draws.exponential(self.downtime)
+            yield Fault(kind="kill", learner=learner, at=at, duration=down)
+            at += down
+
+    def _generator(self, stream: int, learner: int) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(key=[self.seed, learner * 4 + stream]))
+
+
+def _bad(name: str, value: object, allowed: str) -> ConfigError:
+    return ConfigError(f"world.{name} = {value!r} cannot work", remedy=allowed)
