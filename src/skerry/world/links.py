@@ -13,7 +13,7 @@ from skerry.errors import ConfigError
 
 _LATENCY = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 _BANDWIDTH = {"bit": 1.0, "kbit": 1e3, "mbit": 1e6, "gbit": 1e9, "tbit": 1e12}
-_PART = re.compile(r"(?P<number>[0-9.]+(?:e[+-]?[0-9]+)?)\s*(?P<unit>[A-Za-z]+)(?:/s)?")
+_PART = re.compile(r"(?P<number>[0-9.]+(?:e[+-]?[0-9]+)?)\s*(?P<unit>[A-Za-z]+(?:/s)?)")
 _EXAMPLE = 'write a link like "100ms,1Gbit" (units: us, ms, s; bit, kbit, Mbit, Gbit, Tbit per second)'
 
 
@@ -50,6 +50,7 @@ class Link:
 def _read(text: str, piece: str, units: dict[str, float]) -> float:
     found = _PART.fullmatch(piece)
     unit = found["unit"].lower() if found else ""
+    unit = unit.removesuffix("/s") if units is _BANDWIDTH else unit
     if found is None or unit not in units:
         raise ConfigError(f"link {text!r}: cannot read {piece!r}", remedy=_EXAMPLE)
     try:

@@ -28,6 +28,7 @@ class Queue:
 
     def after(self, seconds: float, call: Callable[..., object], *args: Any) -> None:
         """Call it so much later."""
+        assert seconds >= 0, "an event in the past"
         self._seq += 1
         heapq.heappush(self._heap, (self.now + seconds, self._seq, call, args))
 

@@ -51,10 +51,10 @@ class World:
             raise _bad("jitter", self.jitter, "give at least 0 and below 1")
         if not 0 <= self.fault_rate < 1:
             raise _bad("fault_rate", self.fault_rate, "give a share of the time, at least 0 and below 1")
-        if not isinstance(self.seed, int) or self.seed < 0:
-            raise _bad("seed", self.seed, "give a whole number, 0 or more")
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**64:
+            raise _bad("seed", self.seed, "give a whole number, at least 0 and below 2**64")
         self.script.check_learners(self.learners)
-        assert self.link_ is not None
+        Link.parse(self.link)
 
     @cached_property
     def script(self) -> FaultScript:
@@ -74,7 +74,7 @@ class World:
                 yield mean
         draws, shape = self._generator(_JITTER, learner), self.jitter**-2
         while True:
-            yield from mean * draws.gamma(shape, 1 / shape, size=256)
+            yield from (mean * draws.gamma(shape, 1 / shape, size=256)).tolist()  # plain floats, for what is written down
 
     def random_faults(self, learner: int) -> Iterator[Fault]:
         """The random kills of that learner, in order, without end; none if fault_rate is 0."""
@@ -89,7 +89,7 @@ class World:
             at += down
 
     def _generator(self, stream: int, learner: int) -> np.random.Generator:
-        return np.random.Generator(np.random.Philox(key=[self.seed, learner * 4 + stream]))
+        return np.random.Generator(np.random.Philox(key=np.array([self.seed, learner * 4 + stream], np.uint64)))
 
 
 def _bad(name: str, value: object, allowed: str) -> ConfigError:
