@@ -66,7 +66,7 @@ class VirtualRun:
         if not hub.ended:
             core = hub.core
             raise ConfigError(f"the run came to a standstill at step {core.step}: {core.members.live} learners live, a round "
-                              f"needs {core.members.quorum}", remedy="lower policy.quorum, or let learners come back")  # fmt: skip
+                              f"needs {core.members.quorum}", remedy="lower policy.quorum, or let some return")  # fmt: skip
 
     @property
     def waited(self) -> float:
