@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "train a model on this machine: a syncer and several learners, from start to report",
     "syncer": "run a syncer alone; learners join it from anywhere",
     "join": "join a syncer with one learner of the reference recipe",
+    "lab": "train with many learners in one process, in virtual time: experiments and sweeps",
     "sample": "write text with a model that a run exported",
     "status": "say how a run is doing",
 }
@@ -35,6 +36,7 @@ examples:
   skerry train --config examples/demo.toml             the same from a file, with faults
   skerry syncer --run-dir runs/shared --host 0.0.0.0   a syncer for learners elsewhere
   skerry join 10.0.0.5:7000 --token-file token         one learner for it
+  skerry lab --method diloco --fault-rate 0.1          what would become of it: any speeds, links and faults, one process
 
 skerry COMMAND --help tells a command's options; skerry --version the version."""
 

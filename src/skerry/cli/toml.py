@@ -65,7 +65,8 @@ def filled(base: T, tables: dict[str, Any], source: str, prefix: str = "") -> T:
     for key, value in tables.items():
         if key not in known:
             where = f"[{prefix.rstrip('.')}]" if prefix else "the top level"
-            raise ConfigError(f"{source}: unknown key {prefix}{key}", remedy=f"allowed in {where} are {', '.join(known)}")
+            raise ConfigError(f"{source}: unknown key {prefix}{key} = {value!r}",
+                              remedy=f"allowed in {where} are {', '.join(known)}")  # fmt: skip
         present = getattr(base, key)
         part = present if is_dataclass(present) else _optional_part(hints[key])
         if part is not None:
@@ -87,7 +88,8 @@ def _converted(value: Any, hint: Any, where: str) -> Any:
     try:
         return msgspec.convert(value, hint, dec_hook=_path)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where} = {value!r} has the wrong type: {error}", remedy="see skerry train --help") from error
+        raise ConfigError(f"{where} = {value!r} has the wrong type: {error}",
+                          remedy="docs/configuration.md has the types") from error  # fmt: skip
 
 
 def _path(kind: type, value: Any) -> Any:

@@ -1,0 +1,231 @@
+"""`skerry lab`: one run in virtual time, all learners in this process; `skerry lab sweep`: many of them.
+
+Rules: stdout is the result alone (a table, or with --json one line), everything else goes to stderr; one torch thread, so
+that runs side by side do not wait for each other; an interrupted run leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import tomllib
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from skerry.cli.lab_tree import DATA_PARALLEL, LabConfig, Method, Tables, load, nested, resolved
+from skerry.cli.options import parse
+from skerry.cli.toml import read
+from skerry.errors import ConfigError, StorageError
+from skerry.recipe.config import Size
+from skerry.store.files import settle
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+EXAMPLES = """
+skerry lab                                                       four learners, 1000 steps, a nano model, virtual time
+skerry lab --method diloco --steps 500 --set policy.interval=50  synchronous DiLoCo
+skerry lab --speeds 1,1,0.8,0.5 --jitter 0.1 --link 100ms,1Gbit --faults "kill:2@30s slow:3x0.5@60s"
+skerry lab --method data-parallel --learners 8 --json --out dp.json
+skerry lab --config lab.toml --set policy.outer_lr=0.6 --set world.downtime=30
+skerry lab sweep sweep.toml --out runs/lab                       many runs; skerry lab sweep --help tells more
+"""
+REACHED = Callable[[float, int, float], None]
+"""Told the share done, the step and the virtual time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabCommand:
+    """Train a model with many learners in this one process, in virtual time: same algorithm, any speeds, links and faults.
+
+    Everything is decided by the configuration: the same one gives the same result, bit for bit. What has no flag is
+    reached by --set KEY=VALUE, any key of the tables policy, recipe and world (docs/configuration.md has them all)."""
+
+    config: Path | None = None  # TOML file to start from; flags change single values of it
+    method: Method | None = None  # how learners work together; the file's, or decoupled
+    learners: int | None = None  # how many (4)
+    steps: int | None = None  # global steps (1000)
+    model: Size | None = None  # size of the model (nano)
+    data: Annotated[tuple[str, ...] | None, tyro.conf.arg(aliases=("--recipe.data",))] = None
+    """Files or folders; none: the Python standard library's own sources."""
+    seed: int | None = None  # of initial values, batches, jitter and random faults (0)
+    lr: float | None = None  # peak of the inner learning rate
+    speeds: str | None = None  # of the learners, relative: 1,1,0.8,0.5; fewer are repeated in turn
+    jitter: float | None = None  # spread of step times: standard deviation over mean
+    link: str | None = None  # of every learner: LATENCY or LATENCY,BANDWIDTH (100ms,1Gbit)
+    faults: str | None = None  # what strikes whom when, in virtual time: "kill:2@30s stop:1@45s+20s"
+    fault_rate: float | None = None  # share of each learner's time that random kills take away
+    step_time: float | None = None  # virtual seconds of a step at speed 1 (1)
+    evals: int | None = None  # evaluations over the run (12)
+    set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """KEY=VALUE, over everything else, as often as you like: policy.outer_lr=0.6"""
+    json: bool = False  # print one line of JSON instead of the table
+    out: Path | None = None  # write the JSON there too
+
+
+def main(arguments: list[str]) -> int:
+    """The command."""
+    if arguments[:1] == ["sweep"]:
+        from skerry.cli.lab_sweep import main as sweep
+
+        return sweep(arguments[1:])
+    command = parse(LabCommand, arguments, command="lab", examples=EXAMPLES)
+    config = read_config(command)
+    with Shown(config.policy.steps) as shown:
+        try:
+            result = carry_out(config, shown)
+        except KeyboardInterrupt:
+            print(f"skerry: interrupted at {shown}; nothing of it is kept", file=sys.stderr)
+            raise
+    text = json.dumps(_finite(result), allow_nan=False)
+    if command.out:
+        _write(command.out, text)
+    print(text if command.json else summary(result))
+    return 0
+
+
+def read_config(command: LabCommand) -> LabConfig:
+    """The command line over the file it names."""
+    flags = {
+        "method": command.method, "seed": command.seed, "evals": command.evals,
+        "policy.steps": command.steps, "recipe.model": command.model, "recipe.lr": command.lr,
+        "recipe.data": command.data, "world.learners": command.learners, "world.step_s": command.step_time,
+        "world.speeds": None if command.speeds is None else _speeds(command.speeds), "world.jitter": command.jitter,
+        "world.link": command.link, "world.faults": command.faults, "world.fault_rate": command.fault_rate,
+    }  # fmt: skip
+    given = {name: value for name, value in flags.items() if value is not None}
+    given.update(map(_assignment, command.set))
+    layers = [(str(command.config), read(command.config))] if command.config else []
+    return load([*layers, ("--set" if command.set else "skerry lab", nested(given))])
+
+
+def carry_out(config: LabConfig, progress: REACHED | None = None) -> Tables:
+    """Run it; what comes of it, as --json prints it."""
+    import torch  # late: a wrong option need not wait for it
+
+    from skerry.lab import run, run_data_parallel
+    from skerry.recipe.task import LanguageTask
+
+    torch.set_num_threads(1)
+    task = LanguageTask(config.recipe)
+    rest: dict[str, Any] = {"seed": config.seed, "evals": config.evals, "progress": progress}
+    if config.method == DATA_PARALLEL:
+        result = run_data_parallel(task, config.world, steps=config.policy.steps, **rest)
+    else:
+        result = run(task, config.policy, config.world, **rest)
+    about = {"method": config.method, "learners": config.world.learners, "steps": config.policy.steps,
+             "seed": config.seed, "model": config.recipe.model}  # fmt: skip
+    return {**about, **result.plain(), "config": resolved(config)}
+
+
+def summary(result: Tables) -> str:
+    """The main figures, for the terminal."""
+    lost = sum(result["tokens"]["lost"].values())
+    causes = ", ".join(f"{cause} {count:,.0f}" for cause, count in sorted(result["tokens"]["lost"].items()) if count)
+    rows = [
+        ("method", f"{result['method']}, {result['learners']} learners, {result['model']} model, seed {result['seed']}"),
+        ("eval loss", f"{_figure(result['eval_loss'])} nats per byte"),
+        ("rounds", f"{_figure(result['rounds'])}, mean contributors {_figure(result['mean_contributors'])}"),
+        ("tokens", f"{result['tokens']['processed']:,.0f} processed, {result['tokens']['merged']:,.0f} merged, {lost:,.0f} lost"
+                   + (f" ({causes})" if causes else "")),
+        ("goodput", _figure(result["goodput"])),
+        ("virtual", f"{_figure(result['virtual_s'])} s, of it waiting {_percent(result['wait_share'])}"),
+        ("traffic", f"{result['bytes']['up'] / 1e9:.3f} GB up, {result['bytes']['down'] / 1e9:.3f} GB down"),
+        ("model", f"sha256 {str(result['model_hash'])[:16]}"),
+    ]  # fmt: skip
+    curve = [f"  step {step:>6,}  {virtual:>10,.0f} s  {_figure(loss)}" for step, _, virtual, loss in result["eval_curve"]]
+    return "\n".join([*(f"{name:<9}  {text}" for name, text in rows), "loss over the run:", *curve])
+
+
+class Shown:
+    """How far the run is, on stderr if that is a terminal. Call it with what `run` tells its progress."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps, self._step = steps, 0
+        self._progress = _bar() if sys.stderr.isatty() else None
+        self._task = self._progress.add_task("starting", total=1.0) if self._progress else None
+        self._screen: AbstractContextManager[Any] = self._progress or nullcontext()
+
+    def __enter__(self) -> Shown:
+        self._screen.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._screen.__exit__(*error)
+
+    def __call__(self, share: float, step: int, virtual_s: float) -> None:
+        self._step = step
+        if self._progress and self._task is not None:
+            self._progress.update(self._task, completed=share, description=f"{self}, {virtual_s:,.0f} virtual s")
+
+    def __str__(self) -> str:
+        return f"step {self._step:,} of {self._steps:,}" if self._steps else f"step {self._step:,}"
+
+
+def _bar() -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(elapsed_when_finished=True),
+                    console=Console(stderr=True), transient=True)  # fmt: skip
+
+
+def _speeds(text: str) -> list[float]:
+    numbers = []
+    for piece in filter(None, map(str.strip, text.split(","))):
+        try:
+            numbers.append(float(piece))
+        except ValueError:
+            raise ConfigError(f"--speeds {text}: {piece!r} is no number", remedy='write speeds like "1,1,0.8,0.5"') from None
+    return numbers
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    """KEY=VALUE; the value as TOML has it, or text as it stands."""
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not (name and equals):
+        raise ConfigError(f"--set {text!r} is not KEY=VALUE", remedy="write it like --set policy.outer_lr=0.6")
+    try:
+        read_value = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        read_value = value
+    return "world.learners" if name == "learners" else name, read_value
+
+
+def _finite(value: Any) -> Any:
+    """Without what JSON cannot hold: a loss that is no number any more is null."""
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write(path: Path, text: str) -> None:
+    """The whole file or none, so that a sweep never takes half a result for one."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text + "\n")
+        settle(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise StorageError(f"cannot write {path}: {error.strerror}", remedy="free space there, or name another with --out") \
+            from error  # fmt: skip
+
+
+def _figure(value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
