@@ -16,9 +16,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from typing import Literal
 
-from skerry.core.policy import Fragmentation
 from skerry.errors import ConfigError
+
+Fragmentation = Literal["balanced", "strided", "layer"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ import re
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
+from skerry.core.layout import Fragmentation
 from skerry.errors import ConfigError
 
-Fragmentation = Literal["balanced", "strided", "layer"]
 MergeRule = Literal["rda", "direct"]
 IncludedRule = Literal["overwrite", "rebase", "blend"]
 ExcludedRule = Literal["overwrite", "carry"]

@@ -7,8 +7,8 @@ link: 2 (M - 1) hops, each with the link's latency and 1/M of the gradient (Pata
 from __future__ import annotations
 
 from skerry.errors import ConfigError
+from skerry.lab.evaluator import Evaluator, Progress
 from skerry.lab.result import Result, hash_of
-from skerry.lab.run import Evaluator, Progress
 from skerry.numerics.task import Task
 from skerry.world.world import World
 

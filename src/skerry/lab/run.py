@@ -7,44 +7,18 @@ Rules: nothing is decided here. Equal arguments give the same bits on one machin
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 from skerry.core.layout import build_layout
 from skerry.core.policy import Policy
-from skerry.errors import ConfigError
-from skerry.lab.result import Point, Result, hash_of
+from skerry.lab.evaluator import Evaluator, Progress
+from skerry.lab.result import Result, hash_of
 from skerry.lab.tensors import LabModel, LabTrainer
-from skerry.learner.parameters import Fragments, Parameters
+from skerry.learner.parameters import Fragments
 from skerry.numerics.task import Task
 from skerry.syncer.figures import final_figures
 from skerry.world.run import VirtualRun
 from skerry.world.world import World
-
-Progress: TypeAlias = Callable[[float, int, float], None]
-"""Hears the share done, the run's step and the virtual seconds."""
-
-
-class Evaluator:
-    """The global model as a module, and its loss at `points` moments spread evenly over the run, the end among them."""
-
-    def __init__(self, task: Task, seed: int, points: int) -> None:
-        if points < 1:
-            raise ConfigError(f"evals = {points} cannot work", remedy="give 1 (the end alone) or more")
-        self.model = task.model(seed)
-        self.parameters = Parameters(self.model)
-        self.curve: list[Point] = []
-        self._task, self._points = task, points
-
-    def due(self, progress: float) -> bool:
-        """Whether the next moment has come. The end's is the caller's."""
-        return (len(self.curve) + 1) / self._points <= progress < 1.0
-
-    def look(self, step: int, tokens: int, now: float) -> float:
-        """Evaluate."""
-        loss = self._task.evaluate(self.model)
-        self.curve.append(Point(step, tokens, round(now, 6), loss))
-        return loss
 
 
 def run(task: Task, policy: Policy, world: World, *, seed: int = 0, evals: int = 12,

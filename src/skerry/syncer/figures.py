@@ -6,12 +6,14 @@ Ledger amounts are exact integers, tokens x parameters; figures in tokens are th
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skerry.core.ledger import Tally
 from skerry.core.syncer import SyncerCore
-from skerry.fabric.messages import Vitals
-from skerry.syncer.journal import Sample
+
+if TYPE_CHECKING:  # the lab reckons with these figures, too, and has no processes
+    from skerry.fabric.messages import Vitals
+    from skerry.syncer.journal import Sample
 
 
 def ledger(total: Tally) -> dict[str, int]:
