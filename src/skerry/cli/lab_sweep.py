@@ -1,0 +1,186 @@
+"""`skerry lab sweep`: many runs in virtual time, side by side, each in its own process; what is finished is kept.
+
+Rules: every run's configuration is checked before the first run is started. A finished run is runs/KEY.json, its key the
+hash of everything that decides it: the settled configuration, the data and the code (lab/code.py). So a run is never made
+twice, and a change of anything that matters makes it anew. All runs of a sweep use the code as it was when it began.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import tomli_w
+import tyro
+
+import skerry
+from skerry.cli.lab_show import SweepShown
+from skerry.cli.lab_tree import LabConfig, load, nested, resolved
+from skerry.cli.options import parse
+from skerry.cli.toml import read
+from skerry.errors import ConfigError, StorageError
+from skerry.lab.code import code_hash
+from skerry.lab.jobs import Job, carry_out
+from skerry.lab.sweep import Cell, Sweep
+from skerry.lab.table import Outcome, rows_csv, table
+from skerry.recipe.data import load_corpus
+
+CODE = ("skerry.lab.run", "skerry.lab.data_parallel", "skerry.recipe.task")
+EXAMPLES = """
+skerry lab sweep sweep.toml                     every run that is not there yet, one a core; results in runs/lab
+skerry lab sweep sweep.toml --out runs/mine --jobs 4
+skerry lab sweep sweep.toml --dry-run           which runs it comes to, and which of them are done
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepCommand:
+    """Make many runs of the lab, side by side. Ctrl-C ends it; the same command goes on, without what is finished.
+
+    The file has a name, seeds = [0, 1, 2], and the tables
+      [base]    what all runs have in common: keys as for skerry lab, e.g. method = "diloco", policy.steps = 500
+      [grid]    lists of values, every combination of which is run: "policy.outer_lr" = [0.6, 0.8]
+      [[runs]]  single ones, each with a label and keys of its own; every one is run with every combination and seed."""
+
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """TOML file that describes the sweep."""
+    out: Path = Path("runs/lab")  # folder of the results; sweeps that share it share finished runs
+    jobs: int = 0  # runs at a time; 0 = as many as there are cores
+    dry_run: bool = False  # only say which runs there are
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A run with everything settled."""
+
+    cell: Cell
+    config: LabConfig
+    key: str
+
+    def file(self, folder: Path, kind: str) -> Path:
+        """Its result ("json"), its configuration ("toml") or what a failed one said ("log")."""
+        return folder / "runs" / f"{self.key}.{kind}"
+
+
+def main(arguments: list[str]) -> int:
+    """The command."""
+    command = parse(SweepCommand, arguments, command="lab sweep", examples=EXAMPLES)
+    if command.jobs < 0:
+        raise ConfigError(f"--jobs = {command.jobs} cannot work", remedy="give 0 (one a core) or more")
+    sweep = Sweep.read(read(command.file), str(command.file))
+    if command.dry_run:
+        _list(plan(sweep, Path(skerry.__file__).parent), command.out)
+        return 0
+    with TemporaryDirectory(prefix="skerry-sweep-") as folder:
+        code = Path(folder) / "skerry"  # so that work on the code does not reach a sweep that runs for hours
+        shutil.copytree(Path(skerry.__file__).parent, code, ignore=shutil.ignore_patterns("__pycache__"))
+        planned = plan(sweep, code)
+        failed = _carry_out(planned, command, code)
+    outcomes = [Outcome(cell=one.cell, key=one.key, result=result) for one in planned if (result := finished(one, command.out))]
+    _report(sweep, outcomes, command.out)
+    if failed:
+        print(f"skerry: {failed} of {len(_by_key(planned))} runs failed; the same command tries them again", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def plan(sweep: Sweep, code: Path) -> list[Planned]:
+    """Every run of the sweep, settled. Raises ConfigError or DataError naming the run that cannot be."""
+    code_key, corpora, planned = code_hash(code, CODE), {}, []
+    for cell in sweep.cells():
+        values = {"world.learners" if name == "learners" else name: value for name, value in cell.values.items()}
+        try:
+            config = load([(f"run {cell.label!r}", {**nested(values), "seed": cell.seed})])
+        except ConfigError as error:
+            raise ConfigError(f"{sweep.source}: {error.message.replace(f'run {cell.label!r}: ', '')} (in run {cell.label!r})",
+                              remedy=error.remedy) from error  # fmt: skip
+        data = (config.recipe.data, config.recipe.context)
+        if data not in corpora:
+            corpora[data] = load_corpus(*data).sha256
+        planned.append(Planned(cell=cell, config=config, key=_key(config, corpora[data], code_key)))
+    return planned
+
+
+def finished(one: Planned, folder: Path) -> dict[str, Any] | None:
+    """The result of a run that is done; None if it is not."""
+    try:
+        result = json.loads(one.file(folder, "json").read_text())
+    except (OSError, ValueError):
+        return None
+    return result if isinstance(result, dict) else None
+
+
+def _key(config: LabConfig, data: str, code: str) -> str:
+    tables = resolved(config)
+    tables["recipe"] = {**tables["recipe"], "data": data}  # what the files hold, wherever they lie
+    text = json.dumps({"config": tables, "code": code}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _by_key(planned: Sequence[Planned]) -> dict[str, Planned]:
+    """Each run once: two that are asked for may be the same."""
+    return {one.key: one for one in reversed(planned)}
+
+
+def _carry_out(planned: Sequence[Planned], command: SweepCommand, code: Path) -> int:
+    """Make the runs that are missing; how many failed."""
+    runs = list(reversed(_by_key(planned).values()))
+    missing = [one for one in runs if finished(one, command.out) is None]
+    jobs = [_job(one, command.out) for one in missing]
+    side_by_side = command.jobs or len(os.sched_getaffinity(0))
+    # One thread each, also in what is loaded before torch can be told; the package from where this sweep put it.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(code.parent)}
+    with SweepShown(len(runs), len(missing), side_by_side) as shown:
+        try:
+            return len(carry_out(jobs, side_by_side=side_by_side, environment=environment, watcher=shown))
+        except KeyboardInterrupt:
+            print(f"skerry: interrupted; {shown.done} of {len(runs)} runs are finished and kept, the same command goes on",
+                  file=sys.stderr)  # fmt: skip
+            raise
+
+
+def _job(one: Planned, folder: Path) -> Job:
+    """The command line of a run, and its configuration in a file: so it can be repeated alone."""
+    config, result = one.file(folder, "toml"), one.file(folder, "json")
+    try:
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.write_text(tomli_w.dumps(resolved(one.config)))
+    except OSError as error:
+        raise StorageError(f"cannot write {config}: {error.strerror}", remedy="free space there, or choose another --out") \
+            from error  # fmt: skip
+    lab = (sys.executable, "-P", "-m", "skerry.cli", "lab", "--config", str(config), "--json", "--out", str(result))
+    return Job(label=f"{one.cell.label} seed {one.cell.seed}", command=lab, result=result, log=one.file(folder, "log"))
+
+
+def _list(planned: Sequence[Planned], folder: Path) -> None:
+    for one in planned:
+        state = "to do" if finished(one, folder) is None else "done"
+        print(f"{one.key[:12]}  {state:<5}  {one.cell.label}  seed {one.cell.seed}")
+    done = sum(finished(one, folder) is not None for one in _by_key(planned).values())
+    print(f"{len(_by_key(planned))} runs, {done} of them done")
+
+
+def _report(sweep: Sweep, outcomes: Sequence[Outcome], folder: Path) -> None:
+    """Table, CSV and picture of what is there."""
+    if not outcomes:
+        return
+    print(table(outcomes))
+    files = [folder / f"{sweep.name}.csv", folder / f"{sweep.name}.png"]
+    try:
+        files[0].write_text(rows_csv(outcomes))
+        from skerry.lab.picture import draw  # late: a sweep does without matplotlib
+
+        files[1].write_bytes(draw(sweep, outcomes))
+    except ImportError:
+        print("no picture: it needs matplotlib; pip install 'skerry[report]'", file=sys.stderr)
+        files.pop()
+    except OSError as error:
+        raise StorageError(f"cannot write {error.filename}: {error.strerror}", remedy="free space there") from error
+    print("\n".join(map(str, files)), file=sys.stderr)
