@@ -23,7 +23,7 @@ import tyro
 
 import skerry
 from skerry.cli.lab_show import SweepShown
-from skerry.cli.lab_tree import LabConfig, load, nested, resolved
+from skerry.cli.lab_tree import DATA_PARALLEL, LabConfig, load, nested, resolved
 from skerry.cli.options import parse
 from skerry.cli.toml import read
 from skerry.errors import ConfigError, StorageError
@@ -33,7 +33,8 @@ from skerry.lab.sweep import Cell, Sweep
 from skerry.lab.table import Outcome, rows_csv, table
 from skerry.recipe.data import load_corpus
 
-CODE = ("skerry.lab.run", "skerry.lab.data_parallel", "skerry.recipe.task")
+TASK = "skerry.recipe.task"
+CODE = {True: ("skerry.lab.data_parallel", TASK), False: ("skerry.lab.run", TASK)}  # the baseline's, and every policy's
 EXAMPLES = """
 skerry lab sweep sweep.toml                     every run that is not there yet, one a core; results in runs/lab
 skerry lab sweep sweep.toml --out runs/mine --jobs 4
@@ -93,7 +94,8 @@ def main(arguments: list[str]) -> int:
 
 def plan(sweep: Sweep, code: Path) -> list[Planned]:
     """Every run of the sweep, settled. Raises ConfigError or DataError naming the run that cannot be."""
-    code_key, corpora, planned = code_hash(code, CODE), {}, []
+    code_keys = {baseline: code_hash(code, modules) for baseline, modules in CODE.items()}
+    corpora, planned = {}, []
     for cell in sweep.cells():
         values = {"world.learners" if name == "learners" else name: value for name, value in cell.values.items()}
         try:
@@ -104,7 +106,8 @@ def plan(sweep: Sweep, code: Path) -> list[Planned]:
         data = (config.recipe.data, config.recipe.context)
         if data not in corpora:
             corpora[data] = load_corpus(*data).sha256
-        planned.append(Planned(cell=cell, config=config, key=_key(config, corpora[data], code_key)))
+        key = _key(config, corpora[data], code_keys[config.method == DATA_PARALLEL])
+        planned.append(Planned(cell=cell, config=config, key=key))
     return planned
 
 
