@@ -1,0 +1,30 @@
+"""`skerry simulate WHAT`: fleets without tensors. This file only finds the command."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+COMMANDS = {
+    "goodput": "how much of a fleet's time trains, when chips fail",
+}
+
+_HELP = """usage: skerry simulate WHAT [OPTIONS]
+
+Reckon with fleets before you have them: no tensors, virtual time, results in seconds.
+
+{commands}
+
+skerry simulate WHAT --help tells its options."""
+
+
+def main(arguments: list[str]) -> int:
+    """The command."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_HELP.format(commands="\n".join(f"  {name:<11} {text}" for name, text in COMMANDS.items())))
+        return 0
+    if arguments[0] not in COMMANDS:
+        print(f"skerry: there is no simulate {arguments[0]!r}; choose one of {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    result: int = import_module(f"skerry.cli.simulate_{arguments[0]}").main(arguments[1:])
+    return result
