@@ -20,10 +20,9 @@ LABELS = 4
 
 
 class SweepShown:
-    """Watches the jobs of a sweep (jobs.Watcher). `done`: how many of all runs are finished."""
+    """Watches the jobs of a sweep (jobs.Watcher)."""
 
     def __init__(self, runs: int, missing: int, side_by_side: int) -> None:
-        self.done = runs - missing
         self._runs, self._over, self._side_by_side = runs, runs - missing, side_by_side
         self._running: dict[str, float] = {}
         self._seconds: list[float] = []
@@ -31,9 +30,9 @@ class SweepShown:
         # No thread of its own (auto_refresh): the sweep forks.
         self._bar = Progress(MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"), console=self._console,
                              auto_refresh=False, disable=not sys.stderr.isatty())  # fmt: skip
-        self._task = self._bar.add_task("", total=runs, completed=self.done)
-        if self.done:
-            self._say(f"{self.done} of {runs} runs are there already")
+        self._task = self._bar.add_task("", total=runs, completed=self._over)
+        if self._over:
+            self._say(f"{self._over} of {runs} runs are there already")
 
     def __enter__(self) -> SweepShown:
         self._bar.__enter__()
@@ -54,7 +53,6 @@ class SweepShown:
         if failure is not None:
             self._say(f"{job.label} failed: {failure.removeprefix('skerry: ')}")
             return
-        self.done += 1
         self._seconds.append(took)
         if self._bar.disable:
             self._say(f"{self._over}/{self._runs}  {job.label}: {_span(took)}{self._left()}")
@@ -63,7 +61,7 @@ class SweepShown:
         """Time has passed."""
         names = list(self._running)
         more = f" and {len(names) - LABELS} more" if len(names) > LABELS else ""
-        text = escape(", ".join(names[:LABELS]) + more + self._left())
+        text = escape(", ".join([self._left().strip(), *names[:LABELS]]).removeprefix(", ") + more)
         self._bar.update(self._task, completed=self._over, description=text, refresh=True)
 
     def _left(self) -> str:

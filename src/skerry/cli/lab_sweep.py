@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ skerry lab sweep sweep.toml --dry-run           which runs it comes to, and whic
 
 @dataclass(frozen=True, kw_only=True)
 class SweepCommand:
-    """Make many runs of the lab, side by side. Ctrl-C ends it; the same command goes on, without what is finished.
+    """Make many runs of the lab, side by side. Ctrl-C ends it; the same command goes on with what is not finished.
 
     The file has a name, seeds = [0, 1, 2], and the tables
       [base]    what all runs have in common: keys as for skerry lab, e.g. method = "diloco", policy.steps = 500
@@ -80,6 +81,7 @@ def main(arguments: list[str]) -> int:
     if command.dry_run:
         _list(plan(sweep, Path(skerry.__file__).parent), command.out)
         return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whatever ends a sweep gently is a Ctrl-C
     with TemporaryDirectory(prefix="skerry-sweep-") as folder:
         code = Path(folder) / "skerry"  # so that work on the code does not reach a sweep that runs for hours
         shutil.copytree(Path(skerry.__file__).parent, code, ignore=shutil.ignore_patterns("__pycache__"))
@@ -144,7 +146,8 @@ def _carry_out(planned: Sequence[Planned], command: SweepCommand, code: Path) ->
         try:
             return len(carry_out(jobs, side_by_side=side_by_side, environment=environment, watcher=shown))
         except KeyboardInterrupt:
-            print(f"skerry: interrupted; {shown.done} of {len(runs)} runs are finished and kept, the same command goes on",
+            done = sum(finished(one, command.out) is not None for one in runs)
+            print(f"skerry: interrupted; {done} of {len(runs)} runs are finished and kept, the same command goes on",
                   file=sys.stderr)  # fmt: skip
             raise
 

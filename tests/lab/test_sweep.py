@@ -1,0 +1,281 @@
+"""`skerry lab sweep`: what a file comes to, what a run's key depends on, and that no run is made twice."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+import skerry
+from skerry.cli import main
+from skerry.cli.lab_sweep import plan
+from skerry.errors import ConfigError
+from skerry.lab.sweep import Cell, Sweep
+from skerry.lab.table import Outcome, rows_csv, table
+
+CODE = Path(skerry.__file__).parent
+BASE = """
+[base]
+learners = 2
+evals = 2
+policy = {steps = 6, fragments = 4, interval = 4}
+recipe = {context = 16, batch = 1, eval_windows = 4, data = ["text.txt"]}
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of our own with a little data, to which the sweeps' paths are relative."""
+    (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 100)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _sweep(text: str) -> Sweep:
+    return Sweep.read(tomllib.loads(text), "sweep.toml")
+
+
+def _keys(text: str, code: Path = CODE) -> list[str]:
+    return [one.key for one in plan(_sweep(f'name = "x"\n{text}'), code)]
+
+
+# ---------------------------------------------------------------- what it comes to
+
+
+def test_runs_times_grid_times_seeds():
+    cells = list(_sweep("""
+name = "x"
+seeds = [0, 3]
+base.method = "diloco"
+grid = {learners = [2, 4], "policy.outer_lr" = [0.5, 0.7]}
+runs = [{label = "a"}, {label = "b", recipe.lr = 1e-3, method = "streaming"}]
+""").cells())  # fmt: skip
+    assert (len(cells), len({cell.label for cell in cells})) == (16, 8)
+    assert cells[0] == Cell(label="a learners=2 outer_lr=0.5", seed=0, varied={"learners": 2, "policy.outer_lr": 0.5},
+                            values={"method": "diloco", "learners": 2, "policy.outer_lr": 0.5})  # fmt: skip
+    assert (cells[1].label, cells[1].seed) == (cells[0].label, 3)
+    assert cells[-1].label == "b learners=4 outer_lr=0.7"
+    assert cells[-1].values == {"method": "streaming", "learners": 4, "policy.outer_lr": 0.7, "recipe.lr": 1e-3}
+
+
+def test_without_grid_and_runs_it_is_the_base():
+    assert [(c.label, c.seed, c.values) for c in _sweep('name = "x"\nseeds = [1]\nbase.evals = 3').cells()] \
+        == [("x", 1, {"evals": 3})]  # fmt: skip
+
+
+def test_keys_with_the_same_last_part_are_told_apart():
+    cells = _sweep('name = "x"\ngrid = {recipe.lr = [1], policy.steps = [2], world.steps = [[3, 4]]}').cells()
+    assert [cell.label for cell in cells] == ["lr=1 policy.steps=2 world.steps=3,4"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("nme = 'x'", "unknown key nme = 'x'; allowed are name, seeds, base, grid, runs"),
+        ("seeds = [0]", "name = ''"),
+        ("name = '../x'", "name = '../x'"),
+        ("name = 'x'\nseeds = 3", "seeds = 3"),
+        ("name = 'x'\nseeds = [1, 1]", "seeds = [1, 1]"),
+        ("name = 'x'\nseeds = [true]", "seeds = [True]"),
+        ("name = 'x'\ngrid = 3", "grid = 3 is no table"),
+        ("name = 'x'\ngrid.evals = 3", "[grid] evals = 3; give a list"),
+        ("name = 'x'\ngrid.evals = [3, 3]", "has a value twice"),
+        ("name = 'x'\nruns = 3", "runs = 3 are no tables"),
+        ("name = 'x'\nruns = [{evals = 3}]", "[[runs]] label = None"),
+        ("name = 'x'\nruns = [{label = 'a'}, {label = 'a'}]", "[[runs]] label = 'a'"),
+        ("name = 'x'\ngrid.evals = [3]\nruns = [{label = 'a', evals = 4}]", "evals is in [grid] and in run 'a'"),
+        ("name = 'x'\nbase.seed = 3", "seed = 3 is not for a part of a sweep"),
+    ],
+)
+def test_what_a_sweep_cannot_be(text, says):
+    with pytest.raises(ConfigError) as error:
+        _sweep(text)
+    assert says in str(error.value)
+    assert str(error.value).startswith("sweep.toml: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("grid.policy.outer_rl = [0.1]", ["unknown key policy.outer_rl = 0.1", "allowed in [policy]", "run 'outer_rl=0.1'"]),
+        ("grid.'policy.outer_lr' = [0.1, -1]", ["policy.outer_lr = -1.0 cannot work", "run 'outer_lr=-1'"]),
+        ("runs = [{label = 'a', method = 'all'}]", ["method = 'all'", "run 'a'"]),
+        ("runs = [{label = 'a', method = 'data-parallel'}]", ["policy.", "data-parallel has no policy", "run 'a'"]),
+        ("grid.learners = [4, 'two']", ["world.learners = 'two' has the wrong type", "run 'learners=two'"]),
+    ],
+)
+def test_every_run_is_checked_before_the_first_begins(here, text, says, capsys):
+    (here / "sweep.toml").write_text(f'name = "x"\n{text}\n{BASE}')
+    assert main(["lab", "sweep", "sweep.toml", "--out", "out"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert [part for part in ["sweep.toml", *says] if part not in error] == []
+    assert not (here / "out").exists()
+
+
+# ---------------------------------------------------------------- what a key depends on
+
+
+def test_a_key_is_the_settled_configuration():
+    keys = _keys(f"seeds = [0, 1]\ngrid = {{policy.outer_lr = [0.8, 0.9]}}\n{BASE}")
+    assert len(set(keys)) == 4
+    assert _keys(BASE)[0] == keys[0], "0.8 is what it would be anyway"
+    assert _keys(f"runs = [{{label = 'other', world = {{learners = 2}}}}]\n{BASE}")[0] == keys[0]
+    assert _keys(f"runs = [{{label = 'x', world = {{jitter = 0}}}}]\n{BASE}")[0] == keys[0]
+
+
+def test_a_key_is_what_the_data_holds_wherever_it_lies(here):
+    before = _keys(BASE)
+    (here / "elsewhere").mkdir()
+    (here / "text.txt").rename(here / "elsewhere/text.txt")
+    assert _keys(BASE.replace("text.txt", "elsewhere/text.txt")) == before
+    (here / "text.txt").write_text("another text. " * 300)
+    assert _keys(BASE) != before
+
+
+def test_a_key_changes_with_the_code_of_a_dependency_but_not_with_a_comment(here):
+    code = here / "skerry"
+    shutil.copytree(CODE, code, ignore=shutil.ignore_patterns("__pycache__"))
+    baseline = "method = 'data-parallel'\npolicy = {steps = 6}\n"
+    policies, before = BASE, _keys(BASE)
+    parallel = BASE.replace("[base]", f"[base]\n{baseline}").replace("policy = {steps = 6, fragments = 4, interval = 4}", "")
+    before_parallel = _keys(parallel)
+    with (code / "core/rounds.py").open("a") as file:
+        file.write("\n# a comment\n")
+    assert _keys(policies, code) == before
+    with (code / "core/rounds.py").open("a") as file:
+        file.write("\nMORE = 1\n")
+    assert _keys(policies, code) != before
+    assert _keys(parallel, code) == before_parallel, "the baseline has no rounds"
+    with (code / "recipe/model.py").open("a") as file:
+        file.write("\nMORE = 1\n")
+    assert _keys(parallel, code) != before_parallel
+
+
+@pytest.mark.processes
+def test_a_key_is_the_same_in_every_process(here):
+    (here / "sweep.toml").write_text(f'name = "x"\n{BASE}')
+    command = [sys.executable, "-m", "skerry.cli", "lab", "sweep", "sweep.toml", "--dry-run"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, cwd=here).stdout.splitlines()
+    assert [line.split() for line in shown] == [[_keys(BASE)[0][:12], "to", "do", "x", "seed", "0"],
+                                                ["1", "runs,", "0", "of", "them", "done"]]  # fmt: skip
+
+
+# ---------------------------------------------------------------- running them
+
+
+@pytest.mark.processes
+def test_what_is_finished_is_not_made_again_and_what_failed_is(here, capsys, monkeypatch):
+    runs = "runs = [{label = 'good'}, {label = 'bad', policy.fragments = 900}]\n"  # more than there are tensors
+    (here / "sweep.toml").write_text(f'name = "x"\n{runs}{BASE}')
+    assert main(["lab", "sweep", "sweep.toml", "--out", "out"]) == 1
+    said = capsys.readouterr()
+    assert "bad seed 0 failed: policy.fragments = 900" in said.err
+    assert "1 of 2 runs failed; the same command tries them again" in said.err
+    result = next((here / "out/runs").glob("*.json"))
+    assert json.loads(result.read_text())["tokens"]["processed"] > 0
+    assert said.out.splitlines()[1].split()[:2] == ["good", "1"]
+    assert (here / "out/x.png").read_bytes()[:4] == b"\x89PNG"
+    first = (result.stat().st_ino, result.stat().st_mtime_ns)
+
+    assert main(["lab", "sweep", "sweep.toml", "--out", "out"]) == 1
+    said = capsys.readouterr().err
+    assert "1 of 2 runs are there already" in said
+    assert "bad seed 0 failed" in said
+
+    # Another sweep that comes to the same run takes it as it is; without matplotlib all but the picture.
+    (here / "other.toml").write_text(f'name = "other"\n{BASE}')
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "skerry.lab.picture", raising=False)
+    assert main(["lab", "sweep", "other.toml", "--out", "out"]) == 0
+    said = capsys.readouterr().err
+    assert "1 of 1 runs are there already" in said
+    assert "no picture: it needs matplotlib" in said
+    row = next(csv.DictReader((here / "out/other.csv").open()))
+    assert (row["label"], row["key"], row["steps"]) == ("other", result.stem, "6")
+    assert (result.stat().st_ino, result.stat().st_mtime_ns) == first
+
+
+@pytest.mark.processes
+def test_ctrl_c_keeps_what_is_finished(here):
+    runs = "runs = [{label = 'quick'}, {label = 'endless', policy.steps = 1000000000}]\n"
+    (here / "sweep.toml").write_text(f'name = "x"\n{runs}{BASE}')
+    command = [sys.executable, "-m", "skerry.cli", "lab", "sweep", "sweep.toml", "--out", "out", "--jobs", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        _until(lambda: _stems("log") - _stems("json") and _stems("json"), process)
+        children = psutil.Process(process.pid).children()
+        process.send_signal(2)
+        assert process.wait(30) == 130
+        assert psutil.wait_procs(children, timeout=20)[1] == []
+    finally:
+        process.kill()
+        output, said = process.communicate()
+    assert said.splitlines()[-1] == "skerry: interrupted; 1 of 2 runs are finished and kept, the same command goes on"
+    assert ("Traceback" in said, output, len(list(here.glob("out/runs/*.json")))) == (False, "", 1)
+    assert list(here.glob("out/runs/*.log")) == []
+
+
+def _stems(kind: str) -> set[str]:
+    return {path.stem for path in Path("out/runs").glob(f"*.{kind}") if not path.name.startswith(".")}
+
+
+def _until(condition: Callable[[], object], process: subprocess.Popen[str], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until and process.poll() is None
+        try:
+            process.wait(0.02)
+        except subprocess.TimeoutExpired:
+            pass
+
+
+# ---------------------------------------------------------------- what came of it
+
+
+def _outcome(label: str, seed: int, loss: float | None, varied: dict | None = None) -> Outcome:
+    curve = [[1, 10, 1.0, 5.0], [2, 20 + seed, 2.0, loss]]
+    result = {"eval_loss": loss, "goodput": 0.5, "mean_contributors": 1.5, "tokens": {"processed": 20, "lost": {"died": 2}},
+              "eval_curve": curve, "config": {"evals": 2}}  # fmt: skip
+    cell = Cell(label=label, seed=seed, values=varied or {}, varied=varied or {})
+    return Outcome(cell=cell, key=f"{label}{seed}", result=result)
+
+
+def test_the_table_is_best_first_and_diverged_last():
+    outcomes = [_outcome("bad", 0, 1.0), _outcome("bad", 1, None), _outcome("fair", 0, 2.0), _outcome("fair", 1, 3.0),
+                _outcome("good", 0, 1.5)]  # fmt: skip
+    assert [line.split() for line in table(outcomes).splitlines()[1:]] == [
+        ["good", "1", "1.5000", "-", "0.0000", "0.500", "1.50"],
+        ["fair", "2", "2.5000", "0.7071", "1.0000", "0.500", "1.50"],
+        ["bad", "2", "diverged", "-", "diverged", "0.500", "1.50"],
+    ]
+
+
+def test_the_csv_has_a_row_a_run_and_every_figure():
+    rows = list(csv.DictReader(rows_csv([_outcome("a", 0, 1.0, {"policy.grace": 0.5}), _outcome("b", 1, None)]).splitlines()))
+    figures = {"goodput": "0.5", "mean_contributors": "1.5", "tokens.processed": "20", "tokens.lost.died": "2"}
+    assert rows[0] == {"label": "a", "seed": "0", "policy.grace": "0.5", "eval_loss": "1.0", **figures, "key": "a0"}
+    assert rows[1] == {"label": "b", "seed": "1", "policy.grace": "", "eval_loss": "", **figures, "key": "b1"}
+
+
+def test_two_numeric_axes_are_a_heat_map():
+    from skerry.lab.picture import draw
+
+    sweep = _sweep('name = "x"\nseeds = [0, 1]\ngrid = {a = [1, 2], b = [0.5]}')
+    outcomes = [_outcome(cell.label, cell.seed, 2.0 if cell.seed else None, cell.varied) for cell in sweep.cells()]
+    single = _sweep('name = "x"\nseeds = [0, 1]\ngrid = {a = [1, 2], b = ["c"]}')
+    assert _width(draw(sweep, outcomes)) > _width(draw(single, outcomes)) > 0
+
+
+def _width(png: bytes) -> int:
+    assert png[:4] == b"\x89PNG"
+    return int.from_bytes(png[16:20], "big")
