@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from skerry.cli import toml
+from skerry.cli.lab_tree import LabConfig
 from skerry.cli.reference import BEGIN, written
 from skerry.cli.train import read_command
 from skerry.cli.tree import LearnerPart, TrainConfig, Tree, load
@@ -80,7 +81,7 @@ def test_a_missing_file_is_named():
 
 def test_the_reference_is_what_the_code_says():
     document = (ROOT / "docs/configuration.md").read_text()
-    made = written(document, Tree())
+    made = written(document, Tree(), LabConfig())
     assert document == made, "run: python -m skerry.cli.reference docs/configuration.md"
     rows = [line.split("|") for line in made.partition(BEGIN)[2].splitlines() if line.startswith("| `")]
     assert [row[1] for row in rows if not row[-2].strip()] == [], "keys without a meaning"

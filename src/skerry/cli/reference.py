@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
+from collections.abc import Container
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -36,11 +37,13 @@ def meanings(cls: type[Any]) -> dict[str, str]:
     return found
 
 
-def tables(root: Any, prefix: str = "") -> str:
-    """A Markdown table of the tree's simple keys, then one for each part under its own heading."""
+def tables(root: Any, prefix: str = "", without: Container[str] = ()) -> str:
+    """A Markdown table of the tree's simple keys, then one for each part under its own heading; some parts left out."""
     means, hints, rows, parts = meanings(type(root)), get_type_hints(type(root)), [], []
     for field in fields(root):
         value = getattr(root, field.name)
+        if field.name in without:
+            continue
         if is_dataclass(value):
             parts.append(f"### `[{prefix}{field.name}]`\n\n{_intro(type(value))}\n\n{tables(value, f'{prefix}{field.name}.')}")
         else:
@@ -61,11 +64,14 @@ def exit_codes() -> str:
     return "| code | error | meaning |\n| --- | --- | --- |\n" + "\n".join(rows) + "\n"
 
 
-def written(document: str, root: Any) -> str:
-    """The document with everything between the markers made anew."""
+def written(document: str, root: Any, lab: Any) -> str:
+    """The document with everything between the markers made anew. `root`, `lab`: the tree of a run and that of the lab."""
     before, _, rest = document.partition(BEGIN)
     _, _, after = rest.partition(END)
-    made = f"\n## Exit codes\n\n{exit_codes()}\n## Every key\n\n{tables(root)}"
+    shared = {field.name for field in fields(lab)} & {field.name for field in fields(root)}
+    note = 'Besides `[policy]` and `[recipe]`, which are as above, but for `recipe.model`, which is `"nano"`.'
+    own = f"## Every key of the lab\n\n{note}\n\n{tables(lab, without=shared)}"
+    made = f"\n## Exit codes\n\n{exit_codes()}\n## Every key\n\n{tables(root)}\n{own}"
     return f"{before}{BEGIN}\n{made}\n{END}{after}"
 
 
@@ -90,7 +96,8 @@ def _toml(value: Any) -> str:
 
 
 if __name__ == "__main__":
+    from skerry.cli.lab_tree import LabConfig
     from skerry.cli.tree import Tree
 
     path = Path(sys.argv[1])
-    path.write_text(written(path.read_text(), Tree()))
+    path.write_text(written(path.read_text(), Tree(), LabConfig()))
