@@ -9,12 +9,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.toy import ToyTask
 
 from skerry.core import grace, learner, syncer
 from skerry.core.policy import Policy, preset
 from skerry.errors import ConfigError
 from skerry.lab import World, run, run_data_parallel
+from support.toy import ToyTask
 
 
 def small(**changes: object) -> Policy:
@@ -189,8 +189,8 @@ def test_any_world_ends_with_every_token_accounted_for(
     chosen: tuple[str, dict], faults: str, jitter: float, link: str, seed: int) -> None:  # fmt: skip
     name, changes = chosen
     changes["fragments"] = 1 if name == "diloco" else 4
-    made = run(ToyTask(), preset(name, **changes, steps=40), World(learners=3, faults=faults, jitter=jitter, link=link, seed=seed),
-               evals=1)  # fmt: skip
+    world = World(learners=3, faults=faults, jitter=jitter, link=link, seed=seed)
+    made = run(ToyTask(), preset(name, **changes, steps=40), world, evals=1)
     whole(made)
 
 
