@@ -59,9 +59,11 @@ def test_what_cannot_work_is_refused_when_it_is_made(values, says, allowed):
 
 def test_what_is_read():
     world = World(learners=2, link="100ms,1Gbit", faults="join:2@5s kill:2@9s+3s")
-    assert world.link_ == Link(latency=0.1, bandwidth=1e9)
+    assert world.link_of(3) == Link(latency=0.1, bandwidth=1e9)
+    turns = World(link="100ms,1Gbit; 5ms")
+    assert [turns.link_of(learner).latency for learner in range(3)] == [0.1, 0.005, 0.1]
     assert str(world.script) == world.faults
-    assert World().link_ == Link() and len(World().script) == 0
+    assert World().link_of(0) == Link() and len(World().script) == 0
 
 
 def test_speeds_are_repeated_in_turn():

@@ -1,7 +1,7 @@
 """The baseline: synchronous data-parallel training on the same batches, M learners' gradients averaged at every step.
 
 In virtual time each step lasts as long as the slowest learner's, plus a ring all-reduce of fp32 gradients over the world's
-link: 2 (M - 1) hops, each with the link's latency and 1/M of the gradient (Patarasuk and Yuan 2009).
+slowest link: 2 (M - 1) hops, each with its latency and 1/M of the gradient (Patarasuk and Yuan 2009).
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ def run_data_parallel(task: Task, world: World, *, steps: int, seed: int = 0, ev
     model, optimizer = eyes.model, task.optimizer(eyes.model)
     times = [world.step_times(learner) for learner in range(world.learners)]
     params = sum(parameter.numel() for parameter in eyes.parameters.by_name.values())
+    hops, part = 2 * (world.learners - 1), 4 * params // world.learners
+    hop_s = max(link.latency + link.seconds(part) for link in map(world.link_of, range(world.learners)))
     now = busy = 0.0
     tokens = sent = 0
     for step in range(steps):
@@ -39,9 +41,7 @@ def run_data_parallel(task: Task, world: World, *, steps: int, seed: int = 0, ev
         optimizer.step()
         optimizer.zero_grad()
         seconds = [next(time) for time in times]
-        hops = 2 * (world.learners - 1)
-        part = 4 * params // world.learners
-        now += max(seconds) + hops * (world.link_.latency + world.link_.seconds(part))
+        now += max(seconds) + hops * hop_s
         busy += sum(seconds)
         sent += hops * part * world.learners
         if progress is not None:

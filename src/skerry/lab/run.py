@@ -17,7 +17,7 @@ from skerry.lab.tensors import LabModel, LabTrainer
 from skerry.learner.parameters import Fragments
 from skerry.numerics.task import Task
 from skerry.syncer.figures import final_figures
-from skerry.world.run import VirtualRun
+from skerry.world.run import Strike, VirtualRun
 from skerry.world.world import World
 
 
@@ -62,6 +62,14 @@ def _result(live: VirtualRun, eyes: Evaluator, loss: float) -> Result:
         mean_contributors=figures["mean_contributors"], bytes={"up": hub.bytes_up, "down": hub.bytes_down},
         per_learner=tuple({k: one[k] for k in ("learner", "generations", "steps", "tokens", "lost_by_cause")}
                           for one in figures["per_learner"]),
-        faults=tuple({"fault": str(s.fault), "at": s.at, "struck": s.struck} for s in live.strikes),
+        faults=tuple({"fault": str(s.fault), "at": s.at, "struck": s.struck, "down_s": _down(s, live.world, end)}
+                     for s in live.strikes),
         model_hash=hash_of(list(eyes.parameters.by_name.values())),
     )  # fmt: skip
+
+
+def _down(strike: Strike, world: World, end: float) -> float:
+    """Seconds within the run that a kill took its learner away."""
+    if strike.fault.kind != "kill" or strike.fault.part == "agent" or not strike.struck:
+        return 0.0
+    return min(strike.fault.duration or world.restart, end - strike.at)

@@ -119,7 +119,7 @@ class VirtualRun:
     def _start(self, learner: int) -> bool:
         """A learner comes, or comes back."""
         if learner not in self.islands:
-            self.islands[learner] = Island(learner, self.queue, self.hub, self.policy, self.layout, self.world.link_,
+            self.islands[learner] = Island(learner, self.queue, self.hub, self.policy, self.layout, self.world.link_of(learner),
                                            self.world.step_times(learner), self._new_trainer)  # fmt: skip
         if self.hub.core.phase in ("final", "ended") or self.islands[learner].state is not State.DOWN:
             return False

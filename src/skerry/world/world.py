@@ -27,7 +27,7 @@ class World:
     step_s: float = 1.0  # an inner step at speed 1
     speeds: tuple[float, ...] = ()  # one a learner, relative; fewer are repeated in turn; none = all 1
     jitter: float = 0.0  # spread of step times: standard deviation over mean
-    link: str = ""  # of every learner, "LATENCY,BANDWIDTH" ("100ms,1Gbit"); empty = neither
+    link: str = ""  # "LATENCY,BANDWIDTH" ("100ms,1Gbit"); empty = neither; several, parted by ";", go to the learners in turn
     faults: str = ""  # what strikes whom and when: "kill:2@30s stop:1@45s+20s slow:3x0.5@10s+60s join:4@60s leave:0@90s"
     fault_rate: float = 0.0  # share of each learner's time that random kills take away, on average
     downtime: float = 60.0  # of a random kill, on average; times up and down are exponential
@@ -54,7 +54,7 @@ class World:
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**64:
             raise _bad("seed", self.seed, "give a whole number, at least 0 and below 2**64")
         self.script.check_learners(self.learners)
-        Link.parse(self.link)
+        self.link_of(0)  # raises where it cannot be read
 
     @cached_property
     def script(self) -> FaultScript:
@@ -62,9 +62,12 @@ class World:
         return FaultScript.parse(self.faults)
 
     @cached_property
-    def link_(self) -> Link:
-        """`link`, read."""
-        return Link.parse(self.link)
+    def _links(self) -> tuple[Link, ...]:
+        return tuple(map(Link.parse, self.link.split(";")))
+
+    def link_of(self, learner: int) -> Link:
+        """The learner's link to the syncer."""
+        return self._links[learner % len(self._links)]
 
     def step_times(self, learner: int) -> Iterator[float]:
         """Seconds of that learner's steps, one after the other: the mean over its speed, times a gamma variate."""
