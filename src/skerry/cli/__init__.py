@@ -19,6 +19,7 @@ COMMANDS = {
     "syncer": "run a syncer alone; learners join it from anywhere",
     "join": "join a syncer with one learner of the reference recipe",
     "lab": "train with many learners in one process, in virtual time: experiments and sweeps",
+    "simulate": "reckon with fleets before you have them: bandwidth, scavenged compute, failures",
     "sample": "write text with a model that a run exported",
     "status": "say how a run is doing",
 }

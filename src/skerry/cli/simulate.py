@@ -7,6 +7,7 @@ from importlib import import_module
 
 COMMANDS = {
     "goodput": "how much of a fleet's time trains, when chips fail",
+    "bandwidth": "what training asks of the links between sites",
 }
 
 _HELP = """usage: skerry simulate WHAT [OPTIONS]

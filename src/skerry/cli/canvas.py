@@ -1,0 +1,37 @@
+"""Pictures of what was reckoned: one look for all, as bytes of a PNG. Needs matplotlib (the `report` extra)."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from skerry.errors import ConfigError
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#000000")  # as in the report
+DPI = 110
+TITLE: dict[str, Any] = {"loc": "left", "fontsize": 10}
+SMALL: dict[str, Any] = {"fontsize": 8, "frameon": False}
+
+
+def canvas(title: str, panels: int = 1, size: tuple[float, float] = (10, 5)) -> tuple[Any, list[Any]]:
+    """An empty figure and its panels, side by side. Raises ConfigError if matplotlib is not installed."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ConfigError("the picture needs matplotlib", remedy="pip install 'skerry[report]'") from error
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = list(figure.subplots(1, panels, squeeze=False)[0])
+    for one in axes:
+        one.spines[["top", "right"]].set_visible(False)
+        one.grid(alpha=0.25)
+    figure.suptitle(title, fontsize=12, fontweight="bold", x=0.01, ha="left")
+    return figure, axes
+
+
+def png(figure: Any) -> bytes:
+    """The finished picture."""
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=DPI)
+    return image.getvalue()
