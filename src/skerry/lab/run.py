@@ -51,7 +51,8 @@ def run(task: Task, policy: Policy, world: World, *, seed: int = 0, evals: int =
 
 def _result(live: VirtualRun, eyes: Evaluator, loss: float) -> Result:
     hub, end = live.hub, live.queue.now
-    figures: dict[str, Any] = final_figures("lab", hub.core, {}, (hub.bytes_up, hub.bytes_down), end)
+    up, down = hub.bytes_up.total(), hub.bytes_down.total()
+    figures: dict[str, Any] = final_figures("lab", hub.core, {}, (up, down), end)
     present = sum(end - member.first_join for member in hub.core.members)
     return Result(
         eval_loss=loss, eval_curve=tuple(eyes.curve), virtual_s=round(end, 6), goodput=figures["goodput"],
@@ -59,7 +60,7 @@ def _result(live: VirtualRun, eyes: Evaluator, loss: float) -> Result:
         tokens={name: figures[f"tokens_{name}"] for name in ("processed", "merged", "pending")}
         | {"lost": figures["lost_by_cause"]},
         rounds=figures["rounds"], rounds_skipped=figures["rounds_skipped"], rounds_cancelled=figures["rounds_cancelled"],
-        mean_contributors=figures["mean_contributors"], bytes={"up": hub.bytes_up, "down": hub.bytes_down},
+        mean_contributors=figures["mean_contributors"], bytes={"up": up, "down": down},
         per_learner=tuple({k: one[k] for k in ("learner", "generations", "steps", "tokens", "lost_by_cause")}
                           for one in figures["per_learner"]),
         faults=tuple({"fault": str(s.fault), "at": s.at, "struck": s.struck, "down_s": _down(s, live.world, end)}

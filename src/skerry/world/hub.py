@@ -9,6 +9,7 @@ What was sent before a line was closed still arrives, but for bodies that were n
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
@@ -69,6 +70,8 @@ class Model(Protocol):
 class Agent(Protocol):
     """The other end of a line."""
 
+    learner: int
+
     def hear(self, line: Line, message: ToLearner, body: Body = None) -> None:
         """A message has arrived."""
 
@@ -97,7 +100,7 @@ class Line:
         """Up, with a body: after those that are still being sent."""
         queue = self._hub.queue
         self._up_free = max(queue.now, self._up_free) + self.link.seconds(nbytes)
-        self._hub.bytes_up += nbytes
+        self._hub.bytes_up[self.agent.learner] += nbytes
         queue.at(self._up_free + self.link.latency, self._hub.hear, self, message, body)
 
     def close(self) -> None:
@@ -135,7 +138,8 @@ class Hub:
         self.queue = queue
         self.core = SyncerCore(policy, layout)
         self.lines: dict[int, Line] = {}
-        self.bytes_up = self.bytes_down = 0  # of bodies
+        self.bytes_up: Counter[int] = Counter()  # of bodies, by learner, as their sending begins
+        self.bytes_down: Counter[int] = Counter()
         self.ended = False
         self.moved_at = 0.0  # when the run's step last grew
         self._model = model
@@ -154,9 +158,10 @@ class Hub:
         if line.lost:
             return
         if type(message) is Contribution:
-            message = replace(message, flaw=self._model.screen(message.fragment, body))
-        elif type(message) is Seeded:
-            message = replace(message, flaw=self._model.seed(message.fragment, body))
+            if flaw := self._model.screen(message.fragment, body):
+                message = replace(message, flaw=flaw)
+        elif type(message) is Seeded and (flaw := self._model.seed(message.fragment, body)):
+            message = replace(message, flaw=flaw)
         self._feed(message, line, body)
 
     def lose(self, line: Line) -> None:
@@ -169,7 +174,7 @@ class Hub:
     def delivery(self, line: Line, fragment: int) -> tuple[Delivery, Body, int]:
         """What is sent to that line now for that fragment, and how many bytes that are."""
         core, version, nbytes = self.core, self.core.versions[fragment], self._down[fragment]
-        self.bytes_down += nbytes
+        self.bytes_down[line.agent.learner] += nbytes
         message = Delivery(fragment=fragment, version=version, step=self._steps[fragment], progress=core.progress,
                            merged=core.merged(line.learner, fragment, version))  # fmt: skip
         return message, self._model.body(fragment), nbytes

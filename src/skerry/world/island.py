@@ -81,6 +81,10 @@ class State(Enum):
     STOPPED = "no more steps"
 
 
+STANDING = frozenset({State.JOINING, State.WAITING, State.STOPPED})
+"""Where orders are carried out at once."""
+
+
 class Hand(NamedTuple):
     """A hand-over that may have to be sent again, and what rebase needs of it."""
 
@@ -273,7 +277,7 @@ class Island:
         if self._standing:
             return
         self._standing = True
-        while self.state in (State.JOINING, State.WAITING, State.STOPPED) and self._frozen_at is None:
+        while self.state in STANDING and self._frozen_at is None:
             if self._orders:
                 self._carry_out(self._orders.popleft())
             elif self.state is not State.STOPPED and (self._done or self._released >= self._count.steps):
@@ -323,7 +327,8 @@ class Island:
                 self._earlier = event.first_step - self._memory.origin.steps
             self._progress = self._core.progress
         self._working = False
-        self._stand()
+        if self.state in STANDING:
+            self._stand()
 
     def _say(self, message: FromLearner) -> None:
         if self._line is not None:
