@@ -13,7 +13,7 @@ from skerry.errors import ConfigError
 from skerry.simulate.bandwidth import Job, method
 from skerry.world.links import Link
 
-JOB = Job(params=24_000_000, step_s=1.0, learners=4)
+JOB = Job(params=24_000_000, step_s=1.0, sites=4)
 DILOCO = preset("diloco", interval=24)
 STREAMING = preset("streaming", interval=48)
 DECOUPLED = preset("decoupled")
@@ -34,13 +34,13 @@ def test_data_parallel_waits_for_a_ring_at_every_step():
 
 
 def test_data_parallel_beside_the_backward_pass_waits_for_what_is_left_of_the_ring():
-    half = Job(params=24_000_000, step_s=1.0, learners=4, backward=0.5)
+    half = Job(params=24_000_000, step_s=1.0, sites=4, backward=0.5)
     assert method(None, half).steady(mbit(576)).utilisation == pytest.approx(1 / 1.5)
     assert method(None, half).steady(mbit(1152)).utilisation == 1
 
 
 def test_a_single_learner_has_nobody_to_reduce_with():
-    alone = method(None, Job(params=10, step_s=1.0, learners=1))
+    alone = method(None, Job(params=10, step_s=1.0, sites=1))
     assert alone.steady(mbit(1e-6, latency=9.0)).utilisation == 1 and alone.needed(9.0, 1.0) == 0
 
 
@@ -147,7 +147,7 @@ def enough(policy, steady, share):
 @pytest.mark.parametrize(
     ("field", "value", "allowed"),
     [
-        ("params", 0, "1 or more"), ("params", -5, "1 or more"), ("learners", 0, "1 or more"), ("step_s", 0.0, "above 0"),
+        ("params", 0, "1 or more"), ("params", -5, "1 or more"), ("sites", 0, "1 or more"), ("step_s", 0.0, "above 0"),
         ("step_s", float("nan"), "above 0"), ("bits", -1.0, "above 0"), ("gradient_bits", 0.0, "above 0"),
         ("backward", 1.5, "0 to 1"), ("backward", -0.1, "0 to 1"),
     ],
@@ -214,8 +214,8 @@ def test_out_has_all_three_forms(capsys, tmp_path):
         ("--params -1", "params = -1.0 cannot work; give a whole number, 1 or more"),
         ("--params nan", "params = nan cannot work; give a whole number, 1 or more"),
         ("--params 1.5", "params = 1.5 cannot work; give a whole number, 1 or more"),
-        ("--sites 0", "learners = 0 cannot work; give a whole number, 1 or more"),
-        ("--step-time -2", "step_s = -2.0 cannot work; give a number above 0"),
+        ("--sites 0", "sites = 0 cannot work; give a whole number, 1 or more"),
+        ("--step-s -2", "step_s = -2.0 cannot work; give a number above 0"),
         ("--interval 0", "policy.interval = 0 cannot work; give a whole number, 1 or more"),
         ("--overlap 30", "policy.overlap = 30 cannot work; tau must be below interval (H = 24)"),
         ("--latency -3ms", "link '-3ms': cannot read '-3ms'"),

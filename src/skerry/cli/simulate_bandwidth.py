@@ -18,7 +18,7 @@ TARGETS = (50, 80, 90, 95, 99)
 MOST_POINTS = 1000
 EXAMPLES = """
 skerry simulate bandwidth                                            a model of 12B parameters over eight sites
-skerry simulate bandwidth --params 100e9 --step-time 5 --latency 50ms --out runs/bandwidth
+skerry simulate bandwidth --params 100e9 --step-s 5 --latency 50ms --out runs/bandwidth
 skerry simulate bandwidth --interval 96 --bits 4                     what if values took four bits
 skerry simulate bandwidth --backward 0.6 --bandwidth 1Gbit 1Tbit     data-parallel that hides its all-reduce
 """
@@ -30,7 +30,7 @@ class BandwidthCommand(OutputOptions):
     50 to 99 % needs: for data-parallel, DiLoCo, Streaming DiLoCo and Decoupled DiLoCo. Formulas: docs/simulate.md."""
 
     params: float = 12e9  # trainable parameters of the model
-    step_time: float = 1.0  # seconds of a step's computing
+    step_s: float = 1.0  # seconds of a step's computing
     sites: int = 8  # M: each with one learner
     fragments: int | None = None  # P of streaming and decoupled; none: each preset's own
     interval: int | None = None  # H of all but data-parallel; none: each preset's own
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
     needed = [{"method": named.name, "latency_s": latency,
                **{f"{share}%": named.method.needed(latency, share / 100) / 1e9 for share in TARGETS}}
               for latency in latencies for named in methods]  # fmt: skip
-    about = f"{job.params:,} parameters, {job.learners} sites, a step computes {job.step_s:g} s"
+    about = f"{job.params:,} parameters, {job.sites} sites, a step computes {job.step_s:g} s"
     emit(command, "bandwidth", rows, text=_text(about, methods, demand, needed, rows),
          more={"about": about, "methods": {named.name: named.about for named in methods}, "demand": demand, "needed": needed},
          draw=lambda: _picture(about, rows, demand))  # fmt: skip
@@ -91,7 +91,7 @@ def compared(command: BandwidthCommand) -> list[Named]:
 def _job(command: BandwidthCommand) -> Job:
     if not 1 <= command.params < 1e18 or command.params % 1:
         raise ConfigError(f"params = {command.params!r} cannot work", remedy="give a whole number, 1 or more, below 1e18")
-    return Job(params=int(command.params), step_s=command.step_time, learners=command.sites, bits=command.bits,
+    return Job(params=int(command.params), step_s=command.step_s, sites=command.sites, bits=command.bits,
                gradient_bits=command.gradient_bits, backward=command.backward)  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def _bandwidths(command: BandwidthCommand) -> list[float]:
 
 def _demand(named: Named, job: Job) -> dict[str, Any]:
     """Of a site that nothing holds up; the syncer sends and receives all of it."""
-    traffic, syncer = named.method.traffic, 0 if named.name == "data-parallel" else job.learners
+    traffic, syncer = named.method.traffic, 0 if named.name == "data-parallel" else job.sites
     average = [8 * nbytes / traffic.steps / job.step_s / 1e9 for nbytes in (traffic.up, traffic.down)]
     peak = [8 * nbytes / job.step_s / 1e9 for nbytes in (traffic.peak_up, traffic.peak_down)]
     return {"method": named.name, "up_gbit": average[0], "down_gbit": average[1], "peak_up_gbit": peak[0],

@@ -31,13 +31,13 @@ class Job:
 
     params: int  # trainable parameters of the model
     step_s: float  # seconds of an inner step's computing
-    learners: int = 8  # M: sites with a learner each
+    sites: int = 8  # M: with a learner each
     bits: float | None = None  # what if contributions and values took so many bits a parameter? none: the policy's codecs
     gradient_bits: float = 16.0  # of a gradient in data-parallel's all-reduce
     backward: float = 0.0  # share of a step beside which data-parallel's all-reduce runs; the rest of it is waited for
 
     def __post_init__(self) -> None:
-        for name in ("params", "learners"):
+        for name in ("params", "sites"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise _bad(name, getattr(self, name), "give a whole number, 1 or more")
         for name in ("step_s", "gradient_bits", "bits"):
@@ -100,9 +100,9 @@ class DataParallel:
     """A ring all-reduce at every step, waited for but for what runs beside the backward pass."""
 
     def __init__(self, job: Job) -> None:
-        size = 2 * (job.learners - 1) / job.learners * job.params * job.gradient_bits / 8
+        size = 2 * (job.sites - 1) / job.sites * job.params * job.gradient_bits / 8
         self.traffic = Traffic(steps=1, up=size, down=size, peak_up=size, peak_down=size)
-        self._hops = 2 * (job.learners - 1)
+        self._hops = 2 * (job.sites - 1)
         self._step, self._hidden = job.step_s, job.backward * job.step_s
 
     def steady(self, link: Link) -> Steady:
