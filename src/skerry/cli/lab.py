@@ -97,11 +97,11 @@ def read_config(command: LabCommand) -> LabConfig:
         "method": command.method, "seed": command.seed, "evals": command.evals,
         "policy.steps": command.steps, "recipe.model": command.model, "recipe.lr": command.lr,
         "recipe.data": command.data, "world.learners": command.learners, "world.step_s": command.step_time,
-        "world.speeds": None if command.speeds is None else _speeds(command.speeds), "world.jitter": command.jitter,
+        "world.speeds": None if command.speeds is None else speeds_of(command.speeds), "world.jitter": command.jitter,
         "world.link": command.link, "world.faults": command.faults, "world.fault_rate": command.fault_rate,
     }  # fmt: skip
     given = {name: value for name, value in flags.items() if value is not None}
-    given.update(map(_assignment, command.set))
+    given.update(map(assignment, command.set))
     layers = [(str(command.config), read(command.config))] if command.config else []
     return load([*layers, ("--set" if command.set else "skerry lab", nested(given))])
 
@@ -177,7 +177,8 @@ def _bar() -> Progress:
                     console=Console(stderr=True), transient=True)  # fmt: skip
 
 
-def _speeds(text: str) -> list[float]:
+def speeds_of(text: str) -> list[float]:
+    """A list of numbers."""
     numbers = []
     for piece in filter(None, map(str.strip, text.split(","))):
         try:
@@ -187,7 +188,7 @@ def _speeds(text: str) -> list[float]:
     return numbers
 
 
-def _assignment(text: str) -> tuple[str, Any]:
+def assignment(text: str) -> tuple[str, Any]:
     """KEY=VALUE; the value as TOML has it, or text as it stands."""
     name, equals, value = (part.strip() for part in text.partition("="))
     if not (name and equals):

@@ -7,7 +7,9 @@ from importlib import import_module
 
 COMMANDS = {
     "goodput": "how much of a fleet's time trains, when chips fail",
+    "rounds": "unequal learners through the real core: goodput, contributors, waiting, traffic",
     "bandwidth": "what training asks of the links between sites",
+    "scavenging": "what extra learners bring that come for parts of the time",
 }
 
 _HELP = """usage: skerry simulate WHAT [OPTIONS]

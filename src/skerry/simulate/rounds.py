@@ -1,0 +1,162 @@
+"""Rounds: unequal learners through the real core in virtual time, without tensors.
+
+Rules: nothing is decided here; what the core, the links and the faults make of a fleet is counted. The model is only its size:
+as many tensors of one size as there are fragments, so that every fragment has a P-th of the bytes, or a given layout. What
+travels as a body is the number of a version: so a contribution's age is known when it is merged.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from skerry.core.layout import Layout, TensorSpec, build_layout
+from skerry.core.messages import Cancel, Close, Merge
+from skerry.core.policy import Policy
+from skerry.errors import ConfigError
+from skerry.syncer.figures import final_figures
+from skerry.world.run import VirtualRun
+from skerry.world.world import World
+
+SAMPLES = 120  # of the traffic, over a run
+
+
+class Learner:
+    """A Trainer (world/island.py) that has only tokens, and the versions it stands on."""
+
+    def __init__(self, tokens: int, fragments: int) -> None:
+        self._tokens = tokens
+        self._base = [0] * fragments
+
+    def step(self, step: int, progress: float, since_start: int) -> int:
+        """A step's tokens."""
+        return self._tokens
+
+    def copy_out(self, fragment: int) -> None:
+        """There is nothing to copy."""
+
+    def hand_over(self, fragment: int, copy: object) -> int:
+        """The version it is measured from."""
+        return self._base[fragment]
+
+    def take_over(self, fragment: int, rule: str, body: int, copy: object) -> None:
+        """Stand on that version."""
+        self._base[fragment] = body
+
+
+class Versions:
+    """A Model (world/hub.py) that has only versions. `ages`: how many contributions were how many versions old when merged."""
+
+    def __init__(self, fragments: int) -> None:
+        self.ages: Counter[int] = Counter()
+        self._versions = [0] * fragments
+
+    def seed(self, fragment: int, body: object) -> str:
+        """Without flaw."""
+        return ""
+
+    def screen(self, fragment: int, body: int) -> str:
+        """Without flaw."""
+        return ""
+
+    def add(self, merge: Merge, body: int) -> None:
+        """Look how old it is."""
+        self.ages[self._versions[merge.fragment] - body] += 1
+
+    def close(self, close: Close) -> None:
+        """The next version."""
+        self._versions[close.fragment] = close.version
+
+    def cancel(self, cancel: Cancel) -> None:
+        """Nothing is kept."""
+
+    def body(self, fragment: int) -> int:
+        """The version itself."""
+        return self._versions[fragment]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundsResult:
+    """`figures`: what a real run's figures.json holds. `wait_share`: of the learners' time; `staleness`: mean age of merged
+    contributions in versions; `ages`: how many were how old. `traffic`: for each sample its time and the bytes that began to be
+    sent since the last one, as (seconds, {learner: (up, down)})."""
+
+    figures: dict[str, Any]
+    virtual_s: float
+    wait_share: float
+    staleness: float
+    ages: dict[int, int]
+    traffic: list[tuple[float, dict[int, tuple[int, int]]]] = field(repr=False)
+
+
+def simulate_rounds(policy: Policy, world: World, *, params: int = 0, tokens: int = 1, layout: Layout | None = None,
+                    sample_s: float = 0.0, progress: Callable[[float], None] | None = None) -> RoundsResult:  # fmt: skip
+    """The run of that policy in that world. `params`: of the model (or give its `layout`); `tokens`: of a step; `sample_s`:
+    seconds between two samples of the traffic, 0 = about 120 over the run. Raises ConfigError."""
+    if layout is None:
+        if params < policy.fragments:
+            raise ConfigError(f"params = {params} cannot work", remedy=f"give at least one a fragment ({policy.fragments})")
+        sizes = [params // policy.fragments + (p < params % policy.fragments) for p in range(policy.fragments)]
+        specs = [TensorSpec(name=f"{p}.weight", shape=(size,)) for p, size in enumerate(sizes)]
+        layout = build_layout(specs, policy.fragments, "balanced")
+    if tokens < 1:
+        raise ConfigError(f"tokens = {tokens} cannot work", remedy="give 1 a step or more")
+    versions = Versions(policy.fragments)
+    live = VirtualRun(policy, layout, world, versions, lambda learner: Learner(tokens, policy.fragments),
+                      (lambda: progress(live.hub.core.progress)) if progress else (lambda: None))  # fmt: skip
+    steps = policy.steps or policy.tokens // (tokens * world.learners)
+    traffic = _Traffic(live, sample_s or max(steps * world.step_s / SAMPLES, 1e-3))
+    with _without_collection():
+        live.run()
+    traffic.sample()
+    return _result(live, versions, traffic)
+
+
+def _result(live: VirtualRun, versions: Versions, traffic: _Traffic) -> RoundsResult:
+    core, end, hub = live.hub.core, live.queue.now, live.hub
+    present = sum(end - member.first_join for member in core.members)
+    merged = versions.ages.total()
+    return RoundsResult(
+        figures=final_figures("simulated", core, {}, (hub.bytes_up.total(), hub.bytes_down.total()), end), virtual_s=end,
+        wait_share=live.waited / present, ages=dict(sorted(versions.ages.items())), traffic=traffic.samples,
+        staleness=sum(age * count for age, count in versions.ages.items()) / merged if merged else 0.0,
+    )  # fmt: skip
+
+
+class _Traffic:
+    """Looks at the bytes from time to time."""
+
+    def __init__(self, live: VirtualRun, every: float) -> None:
+        self.samples: list[tuple[float, dict[int, tuple[int, int]]]] = []
+        self._live, self._every = live, every
+        self._up: Counter[int] = Counter()
+        self._down: Counter[int] = Counter()
+        live.queue.after(every, self._again)
+
+    def _again(self) -> None:
+        self.sample()
+        self._live.queue.after(self._every, self._again)
+
+    def sample(self) -> None:
+        """What was sent since the last sample."""
+        hub = self._live.hub
+        learners = hub.bytes_up.keys() | hub.bytes_down.keys()
+        self.samples.append((self._live.queue.now, {
+            m: (hub.bytes_up[m] - self._up[m], hub.bytes_down[m] - self._down[m]) for m in sorted(learners)}))  # fmt: skip
+        self._up, self._down = hub.bytes_up.copy(), hub.bytes_down.copy()
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """A thousand learners are millions of objects, none of them in circles: looking for circles costs a quarter of the time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
