@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from benchmarks._table import Row, at_most, report
 
-from skerry.core.policy import preset
+from skerry.core.presets import preset
 from skerry.lab import World, run
 from skerry.recipe.config import RecipeConfig
 from skerry.recipe.task import LanguageTask

@@ -10,7 +10,7 @@ _HOMES = {
     "Learner": "skerry.learner.hook",
     "LearnerConfig": "skerry.learner.config",
     "Policy": "skerry.core.policy",
-    "preset": "skerry.core.policy",
+    "preset": "skerry.core.presets",
     "SkerryError": "skerry.errors",
     "TlsConfig": "skerry.fabric.tls",
 }

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from skerry.core.policy import ALL, PRESETS, Policy, preset
+from skerry.core.policy import ALL, Policy
+from skerry.core.presets import PRESETS, preset
 from skerry.errors import ConfigError
 
 NAN, INF = float("nan"), float("inf")

@@ -16,7 +16,8 @@ import tomli_w
 from skerry.cli import main
 from skerry.cli.lab import LabCommand, read_config
 from skerry.cli.lab_tree import LabConfig, load, nested, resolved
-from skerry.core.policy import PRESETS, Policy
+from skerry.core.policy import Policy
+from skerry.core.presets import PRESETS
 
 SMALL = ["--learners", "2", "--evals", "2", "--set", "recipe.context=16", "--set", "recipe.batch=1",
          "--set", "recipe.eval_windows=4"]  # fmt: skip

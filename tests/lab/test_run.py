@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from skerry.core import grace, learner, syncer
-from skerry.core.policy import Policy, preset
+from skerry.core.policy import Policy
+from skerry.core.presets import preset
 from skerry.errors import ConfigError
 from skerry.lab import World, run, run_data_parallel
 from support.toy import ToyTask

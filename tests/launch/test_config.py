@@ -10,7 +10,8 @@ from skerry.cli.lab_tree import LabConfig
 from skerry.cli.reference import BEGIN, written
 from skerry.cli.train import read_command
 from skerry.cli.tree import LearnerPart, TrainConfig, Tree, load
-from skerry.core.policy import PRESETS, Policy
+from skerry.core.policy import Policy
+from skerry.core.presets import PRESETS
 from skerry.errors import ConfigError
 from skerry.fabric.tls import TlsConfig
 from skerry.recipe.config import RecipeConfig

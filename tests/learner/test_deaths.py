@@ -19,7 +19,8 @@ import torch
 from torch import nn
 
 from skerry.core.messages import Answer, Ask, Contribution, Finish, Join, Leave, Report, TakenOver, Welcome
-from skerry.core.policy import Policy, preset
+from skerry.core.policy import Policy
+from skerry.core.presets import preset
 
 pytestmark = pytest.mark.processes
 POLICY = Policy(fragments=2, interval=2, overlap=1, steps=1000, codec_up="fp32")

@@ -14,7 +14,8 @@ import pytest
 
 from skerry.core.layout import TensorSpec, build_layout
 from skerry.core.messages import Applied, CopiedOut, CopyOut, Count, Done, Go, Stepped, Stopped, TakeOver
-from skerry.core.policy import Policy, preset
+from skerry.core.policy import Policy
+from skerry.core.presets import preset
 from skerry.errors import StorageError
 from skerry.fabric.orders import Attached, Channel, Failed, Greeted, Over, pack, unpack
 from skerry.fabric.shm import RING, IslandMemory, Pulse, slots_for

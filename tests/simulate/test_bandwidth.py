@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skerry.cli import main
-from skerry.core.policy import Policy, preset
+from skerry.core.policy import Policy
+from skerry.core.presets import preset
 from skerry.errors import ConfigError
 from skerry.simulate.bandwidth import Job, method
 from skerry.world.links import Link

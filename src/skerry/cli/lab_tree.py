@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 from skerry.cli.toml import filled, plain
-from skerry.core.policy import Policy, preset
+from skerry.core.policy import Policy
+from skerry.core.presets import preset
 from skerry.errors import ConfigError
 from skerry.recipe.config import RecipeConfig
 from skerry.world.world import World

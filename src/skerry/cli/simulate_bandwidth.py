@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from skerry.cli.canvas import COLOURS, SMALL, TITLE, canvas, png
 from skerry.cli.options import parse
 from skerry.cli.outputs import OutputOptions, emit, table
-from skerry.core.policy import CodecName, Policy, preset
+from skerry.core.policy import CodecName, Policy
+from skerry.core.presets import preset
 from skerry.errors import ConfigError
 from skerry.simulate.bandwidth import Job, Method, method
 from skerry.world.links import Link

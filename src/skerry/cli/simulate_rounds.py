@@ -14,7 +14,8 @@ from skerry.cli.options import parse
 from skerry.cli.outputs import OutputOptions, emit
 from skerry.cli.progress import bar
 from skerry.cli.toml import filled
-from skerry.core.policy import ALL, Policy, preset
+from skerry.core.policy import ALL, Policy
+from skerry.core.presets import preset
 from skerry.errors import ConfigError
 from skerry.simulate.rounds import RoundsResult, simulate_rounds
 from skerry.world.world import World

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from skerry.cli.toml import filled, read
-from skerry.core.policy import Policy, preset
+from skerry.core.policy import Policy
+from skerry.core.presets import preset
 from skerry.errors import ConfigError
 from skerry.fabric.tls import TlsConfig
 from skerry.launch.processes import LaunchConfig

@@ -1,4 +1,4 @@
-"""The policy: every knob of the algorithm, validated on construction, with the presets of the lineage.
+"""The policy: every knob of the algorithm, validated on construction. The lineage's presets are in presets.py.
 
 Source: Decoupled DiLoCo (arXiv 2604.21428), Streaming DiLoCo (2501.18512), DiLoCo (2311.08105); the meanings settled
 for Skerry are in docs/algorithm.md. Times are seconds, counts are inner steps unless a comment says otherwise.
@@ -40,7 +40,7 @@ class Policy:
     # What is made of it
     merge: MergeRule = "rda"  # radial-directional averaging, or the direct weighted mean
     direct: tuple[str, ...] = ()  # name patterns averaged directly, besides embeddings
-    outer_lr: float = 0.8  # of the outer step, SGD with Nesterov momentum
+    outer_lr: float = 0.6  # of the outer step, SGD with Nesterov momentum
     outer_momentum: float = 0.4  # of the outer step
     on_included: IncludedRule = "overwrite"  # how a learner takes over a value that its contribution is in
     on_excluded: ExcludedRule = "carry"  # how it takes over one that it is not in; carry: its change stays on top
@@ -129,13 +129,6 @@ class Policy:
         return replace(self, **changes)
 
 
-def preset(name: str, **changes: Any) -> Policy:
-    """`decoupled` (the paper's), `streaming` (Streaming DiLoCo) or `diloco` (DiLoCo), with some fields changed."""
-    if name not in PRESETS:
-        raise ConfigError(f"no preset {name!r}", remedy=f"choose one of {', '.join(PRESETS)}")
-    return PRESETS[name].replace(**changes)
-
-
 def _number(value: object) -> float:
     """NaN, which is in no range, for what is no number."""
     return value if isinstance(value, int | float) else float("nan")
@@ -150,12 +143,3 @@ def _is_pattern(value: object) -> bool:
 
 def _bad(name: str, value: object, allowed: str) -> ConfigError:
     return ConfigError(f"policy.{name} = {value!r} cannot work", remedy=allowed)
-
-
-PRESETS = {
-    "decoupled": Policy(),
-    "streaming": Policy(synchronous=True, quorum=ALL, on_included="blend", merge="direct",
-                        outer_lr=0.7, outer_momentum=0.9, interval=96),
-    "diloco": Policy(synchronous=True, quorum=ALL, fragments=1, overlap=0, merge="direct",
-                     outer_lr=0.7, outer_momentum=0.9, interval=96),
-}  # fmt: skip
