@@ -25,7 +25,7 @@ from skerry.lab.sweep import Sweep
 HERE = Path(__file__).resolve().parent
 OUT = HERE.parent / "bench" / "lab"
 PAGE = HERE.parent / "docs" / "results" / "quality.md"
-SWEEPS = ("baseline-lr", "quality", "faults-m8", "merging", "unequal", "tiny")
+SWEEPS = ("baseline-lr", "quality", "faults-m8", "merging", "unequal", "unequal-async", "tiny")
 HEAD = """# Quality: decoupled training against data-parallel
 
 Written by `python -m benchmarks.quality --write` at commit {commit}; the runs are those of `benchmarks/sweeps/`. Model `nano`
