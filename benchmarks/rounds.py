@@ -1,7 +1,7 @@
 """`make bench-rounds`: the published pattern of unequal hardware, and a thousand learners through the real core.
 
-Published (Decoupled DiLoCo, arXiv 2604.21428; 4 of 8 learners 18% slower, 10% jitter): K = M 84% goodput; K = 1 100%; K = 1 with
-adaptive grace 100%, and as good a model as K = M's. One process, one core; wall time with the interpreter's start apart.
+Published (Decoupled DiLoCo, arXiv 2604.21428; 4 of 8 learners 18% slower, 10% jitter): K = M 84% goodput; K = 1 100%; K = 1
+with adaptive grace 100%, and as good a model as K = M's. One process, one core; wall time, the interpreter's start apart.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ UNEQUAL = World(learners=8, speeds=(1, 1, 1, 1, 0.82, 0.82, 0.82, 0.82), jitter=
 
 
 def test_the_pattern_of_unequal_hardware() -> None:
-    """Published: K = M far below 100% goodput; K = 1 at 100% with few contributors; with adaptive grace at 100% with nearly all."""
+    """Published: K = M far below 100% goodput; K = 1 at 100% with few contributors; with grace at 100% with nearly all."""
     policy = preset("decoupled", steps=300)
     waits = simulate_rounds(policy.replace(synchronous=True, quorum=ALL), UNEQUAL, params=10**6)
     none = simulate_rounds(policy.replace(grace=0.0), UNEQUAL, params=10**6)
@@ -58,7 +58,7 @@ def test_traffic_adds_up_and_is_what_the_rounds_need() -> None:
     body_up, body_down = get_codec(policy.codec_up).nbytes(1000), get_codec(policy.codec_down).nbytes(1000)
     rounds = result.figures["rounds"]
     assert result.figures["mean_contributors"] == 4
-    # Up: every contribution, and the first model. Down: every version to all, the first one too; the last rounds' are not waited for.
+    # Up: every contribution, and the first model. Down: every version to all, the first one too.
     assert up == 4 * rounds * body_up + 24 * 4000
     assert down == 4 * (rounds + 24) * body_down
 
