@@ -1,0 +1,106 @@
+"""`skerry simulate scavenging`: what extra learners bring that come for parts of the time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any
+
+from skerry.cli.canvas import COLOURS, SMALL, TITLE, canvas, png
+from skerry.cli.options import parse
+from skerry.cli.outputs import OutputOptions, emit, table
+from skerry.cli.progress import shown
+from skerry.errors import ConfigError
+from skerry.simulate.scavenging import PUBLISHED, Clock, Fleet, Outcome, decoupled, elastic
+
+MOST_RUNS = 1000
+EXAMPLES = """
+skerry simulate scavenging                                                eight learners, and from 25 to 300 % extra compute
+skerry simulate scavenging --published                                    beside the published figures
+skerry simulate scavenging --clock time --window-s 86400 --offered 0.33   extra compute for eight hours of every day
+skerry simulate scavenging --stay-s 600 --checkpoint-s 0                  gone after ten minutes; data-parallel stalls at once
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScavengingCommand(OutputOptions):
+    """Time to a token budget with extra learners that come and go, relative to none: decoupled, and data-parallel that
+    stalls to reconfigure. What is assumed, and how it was fitted to the published figures: docs/simulate.md."""
+
+    tokens: float = Fleet.tokens  # the budget
+    rate: float = Fleet.rate  # tokens a second of one learner
+    learners: int = Fleet.learners  # M: always there
+    shares: tuple[float, ...] = tuple(PUBLISHED)  # extra compute on offer, relative to theirs
+    extra_learners: int | None = Fleet.extra_learners  # in which it comes; none: as large as the others
+    efficiency: float = Fleet.efficiency  # how much of an extra learner's compute becomes progress
+    offered: float = Fleet.offered  # share of a cycle in which the extra learners are on offer
+    window_s: float = Fleet.window_s  # seconds of a cycle: first without them, then with them
+    clock: Clock = Fleet.clock  # what the cycles go by: time, or the tokens that the learners alone process in such a time
+    stay_s: float = Fleet.stay_s  # how long an extra learner stays, on average, before another takes its place
+    join_s: float = Fleet.join_s  # decoupled: from its coming to its first step
+    stall_s: float = Fleet.stall_s  # data-parallel: all stand still for so long when members change
+    checkpoint_s: float = Fleet.checkpoint_s  # data-parallel: takes changes up after so much training; 0: at once
+    runs: int = 8  # of each, with seeds of their own; their mean is shown
+    seed: int = Fleet.seed  # of the first one
+    published: bool = False  # show the published figures beside those of the same shares
+
+
+def main(arguments: list[str]) -> int:
+    """The command."""
+    command = parse(ScavengingCommand, arguments, command="simulate scavenging", examples=EXAMPLES)
+    if not 1 <= command.runs <= MOST_RUNS:
+        raise ConfigError(f"runs = {command.runs} cannot work", remedy=f"give 1 to {MOST_RUNS}")
+    if not command.shares:
+        raise ConfigError("shares = [] cannot work", remedy="give at least one, like 0.5")
+    fleets = [_fleet(command, share) for share in command.shares]
+    jobs = [(fleet, seed) for fleet in fleets for seed in range(command.seed, command.seed + command.runs)]
+    outcomes: dict[float, list[tuple[Outcome, Outcome]]] = {}
+    for fleet, seed in shown(jobs, "training with extra learners"):
+        one = replace(fleet, seed=seed)
+        outcomes.setdefault(fleet.share, []).append((decoupled(one), elastic(one)))
+    rows = [_row(fleet, outcomes[fleet.share], published=command.published) for fleet in fleets]
+    about = f"{fleets[0].learners} learners alone need {fleets[0].base_s / 3600:,.1f} h for {command.tokens:.3g} tokens"
+    emit(command, "scavenging", rows, text=f"{about}; time relative to that:\n{table(rows)}", more={"about": about},
+         draw=lambda: _picture(about, rows))  # fmt: skip
+    return 0
+
+
+def _fleet(command: ScavengingCommand, share: float) -> Fleet:
+    """Raises ConfigError for what cannot work, before anything is simulated."""
+    names = ("tokens", "rate", "learners", "extra_learners", "efficiency", "offered", "window_s", "clock", "stay_s", "join_s",
+             "stall_s", "checkpoint_s", "seed")  # fmt: skip
+    return Fleet(share=share, **{name: getattr(command, name) for name in names})
+
+
+def _row(fleet: Fleet, outcomes: list[tuple[Outcome, Outcome]], *, published: bool) -> dict[str, Any]:
+    free, held = zip(*outcomes, strict=True)
+    times = [[outcome.seconds / fleet.base_s for outcome in kind] for kind in (free, held)]
+    row = {
+        "share": fleet.share, "extra_learners": fleet.extras, "decoupled": fmean(times[0]), "data_parallel": fmean(times[1]),
+        "decoupled_h": fmean(times[0]) * fleet.base_s / 3600, "data_parallel_h": fmean(times[1]) * fleet.base_s / 3600,
+        "spread": max(max(kind) - min(kind) for kind in times), "changes": fmean(outcome.changes for outcome in held),
+        "stalled": fmean(outcome.stalled / outcome.seconds for outcome in held),
+    }  # fmt: skip
+    if published:
+        said = dict(zip(("decoupled", "data_parallel"), PUBLISHED.get(fleet.share, ()), strict=False))
+        row |= {f"published_{name}": said.get(name) for name in ("decoupled", "data_parallel")}
+        row["off"] = max((abs(row[name] / figure - 1) for name, figure in said.items()), default=None)
+    return row
+
+
+def _picture(about: str, rows: list[dict[str, Any]]) -> bytes:
+    figure, (axes,) = canvas("Extra learners that come for parts of the time", size=(8, 5))
+    rows = sorted(rows, key=lambda row: row["share"])
+    shares = [100 * row["share"] for row in rows]
+    for name, colour in zip(("decoupled", "data_parallel"), COLOURS, strict=False):
+        axes.plot(shares, [row[name] for row in rows], "o-", color=colour, label=name.replace("_", "-"))
+        said = [(100 * row["share"], row[f"published_{name}"]) for row in rows if row.get(f"published_{name}")]
+        if said:
+            axes.plot(*zip(*said, strict=True), "x", color=colour, markersize=10, label=f"{name.replace('_', '-')}, published")
+    axes.axhline(1, color="#7f7f7f", linewidth=0.8)
+    axes.set_title(about, **TITLE)
+    axes.set_xlabel("extra compute on offer, % of theirs")
+    axes.set_ylabel("time to the budget, relative to none")
+    axes.set_ylim(bottom=0)
+    axes.legend(**SMALL)
+    return png(figure)
