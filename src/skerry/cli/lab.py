@@ -7,7 +7,6 @@ that runs side by side do not wait for each other; an interrupted run leaves not
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 import tomllib
@@ -21,6 +20,7 @@ import tyro
 
 from skerry.cli.lab_tree import DATA_PARALLEL, LabConfig, Method, Tables, load, nested, resolved
 from skerry.cli.options import parse
+from skerry.cli.outputs import cell, finite
 from skerry.cli.toml import read
 from skerry.errors import ConfigError, StorageError
 from skerry.recipe.config import Size
@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> int:
         except KeyboardInterrupt:
             print(f"skerry: interrupted at {shown}; nothing of it is kept", file=sys.stderr)
             raise
-    text = json.dumps(_finite(result), allow_nan=False)
+    text = json.dumps(finite(result), allow_nan=False)
     if command.out:
         _write(command.out, text)
     print(text if command.json else summary(result))
@@ -131,16 +131,16 @@ def summary(result: Tables) -> str:
     causes = ", ".join(f"{cause} {count:,.0f}" for cause, count in sorted(result["tokens"]["lost"].items()) if count)
     rows = [
         ("method", f"{result['method']}, {result['learners']} learners, {result['model']} model, seed {result['seed']}"),
-        ("eval loss", f"{_figure(result['eval_loss'])} nats per byte"),
-        ("rounds", f"{_figure(result['rounds'])}, mean contributors {_figure(result['mean_contributors'])}"),
+        ("eval loss", f"{cell(result['eval_loss'])} nats per byte"),
+        ("rounds", f"{cell(result['rounds'])}, mean contributors {cell(result['mean_contributors'])}"),
         ("tokens", f"{result['tokens']['processed']:,.0f} processed, {result['tokens']['merged']:,.0f} merged, {lost:,.0f} lost"
                    + (f" ({causes})" if causes else "")),
-        ("goodput", _figure(result["goodput"])),
-        ("virtual", f"{_figure(result['virtual_s'])} s, of it waiting {_percent(result['wait_share'])}"),
+        ("goodput", cell(result["goodput"])),
+        ("virtual", f"{cell(result['virtual_s'])} s, of it waiting {_percent(result['wait_share'])}"),
         ("traffic", f"{result['bytes']['up'] / 1e9:.3f} GB up, {result['bytes']['down'] / 1e9:.3f} GB down"),
         ("model", f"sha256 {str(result['model_hash'])[:16]}"),
     ]  # fmt: skip
-    curve = [f"  step {step:>6,}  {virtual:>10,.0f} s  {_figure(loss)}" for step, _, virtual, loss in result["eval_curve"]]
+    curve = [f"  step {step:>6,}  {virtual:>10,.0f} s  {cell(loss)}" for step, _, virtual, loss in result["eval_curve"]]
     return "\n".join([*(f"{name:<9}  {text}" for name, text in rows), "loss over the run:", *curve])
 
 
@@ -200,15 +200,6 @@ def assignment(text: str) -> tuple[str, Any]:
     return "world.learners" if name == "learners" else name, read_value
 
 
-def _finite(value: Any) -> Any:
-    """Without what JSON cannot hold: a loss that is no number any more is null."""
-    if isinstance(value, dict):
-        return {name: _finite(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _write(path: Path, text: str) -> None:
     """The whole file or none, so that a sweep never takes half a result for one."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -220,12 +211,6 @@ def _write(path: Path, text: str) -> None:
         part.unlink(missing_ok=True)
         raise StorageError(f"cannot write {path}: {error.strerror}", remedy="free space there, or name another with --out") \
             from error  # fmt: skip
-
-
-def _figure(value: float | None) -> str:
-    if value is None or not math.isfinite(value):
-        return "-"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _percent(share: float | None) -> str:

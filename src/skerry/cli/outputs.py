@@ -34,7 +34,7 @@ def emit(options: OutputOptions, name: str, rows: Rows, *, text: str = "", more:
          draw: Callable[[], bytes] | None = None) -> None:  # fmt: skip
     """Print `rows` and write them. `text`: printed instead of the table of the rows; `more`: what the JSON holds besides
     {"rows": [...]}; `draw`: makes the picture's PNG, and raises ConfigError if matplotlib is missing. Raises StorageError."""
-    as_json = json.dumps(_finite({"rows": [dict(row) for row in rows], **(more or {})}), allow_nan=False)
+    as_json = json.dumps(finite({"rows": [dict(row) for row in rows], **(more or {})}), allow_nan=False)
     if options.json:
         print(as_json)
     elif options.csv:
@@ -87,10 +87,10 @@ def _csv(rows: Rows) -> str:
     return file.getvalue()
 
 
-def _finite(value: Any) -> Any:
-    """Without what JSON cannot hold."""
+def finite(value: Any) -> Any:
+    """Without what JSON cannot hold: a number that is none is null."""
     if isinstance(value, Mapping):
-        return {name: _finite(inner) for name, inner in value.items()}
+        return {name: finite(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
+        return [finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
