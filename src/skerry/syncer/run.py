@@ -41,6 +41,7 @@ from skerry.core.messages import (
 )
 from skerry.core.policy import Policy
 from skerry.core.syncer import SyncerCore
+from skerry.fabric.messages import Vitals
 from skerry.numerics.accumulate import Screened, weight_of
 from skerry.numerics.merger import Body, Merger
 from skerry.store.snapshot import Origin, Snapshot
@@ -258,6 +259,10 @@ class Run:
                 self.pool.give(buffer)
 
         self._around.worker.submit(self.merger.screen, message.fragment, buffer[:nbytes], then=screened)
+
+    def vitals_came(self, session: Session, message: Vitals) -> None:
+        """How a learner's processes fare, by their own account."""
+        self.samples.vitals.setdefault(session.learner, {})[session.generation] = message
 
     def seed_came(self, session: Session, message: Seeded) -> None:
         """A fragment of the first model lies in theta."""

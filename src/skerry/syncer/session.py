@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from skerry.core.layout import Layout
 from skerry.core.messages import (
     Contribution,
     Count,
+    Delivery,
     Join,
     Leave,
     Nothing,
@@ -21,28 +23,70 @@ from skerry.core.messages import (
     Refused,
     Report,
     Seeded,
+    SyncerEvent,
     TakenOver,
     Welcome,
 )
+from skerry.core.syncer import SyncerCore
 from skerry.errors import ProtocolError
 from skerry.fabric.link import Link
 from skerry.fabric.messages import LayoutText, StatusRequest, Vitals
-from skerry.numerics.merger import Body
-
-if TYPE_CHECKING:
-    from skerry.syncer.run import Run
-    from skerry.syncer.server import Server
+from skerry.numerics.merger import Body, Merger
+from skerry.syncer.pool import Pool
+from skerry.syncer.shelf import Edition, Shelf
 
 LONGEST_LAYOUT = 64 << 20  # bytes of text
 LONGEST_LEAP = 1 << 20  # steps that a clock may be ahead of the run
 
 
+class Door(Protocol):
+    """What a session needs of the server."""
+
+    def tell_status(self, link: Link) -> None:
+        """Answer an observer."""
+
+    def join(self, session: Session, message: Join) -> None:
+        """A learner wants a place in the run."""
+
+    def layout_came(self, session: Session, message: LayoutText, text: bytes) -> None:
+        """A learner's layout is here."""
+
+    def closed(self, session: Session, reason: str) -> None:
+        """The link has ended."""
+
+
+class Host(Protocol):
+    """What a session needs of the run that it has a place in."""
+
+    core: SyncerCore
+    layout: Layout
+    merger: Merger
+    pool: Pool
+    shelf: Shelf
+    seeder: Session | None
+
+    def feed(self, event: SyncerEvent, sender: Session | None = None) -> None:
+        """A message for the core."""
+
+    def vitals_came(self, session: Session, message: Vitals) -> None:
+        """How the learner's processes fare."""
+
+    def seed_came(self, session: Session, message: Seeded) -> None:
+        """A fragment of the first model lies in the merger's memory."""
+
+    def contribution_came(self, session: Session, message: Contribution, buffer: Body, nbytes: int) -> None:
+        """A contribution's body is complete."""
+
+    def delivery(self, session: Session, edition: Edition) -> Delivery:
+        """What goes with a value to that learner."""
+
+
 class Session:
     """The handler of one link. `run`, `learner` and `generation` are known once it is welcomed."""
 
-    def __init__(self, server: Server, link: Link) -> None:
+    def __init__(self, server: Door, link: Link) -> None:
         self.link = link
-        self.run: Run | None = None
+        self.run: Host | None = None
         self.learner = -1
         self.generation = 0
         self.left: str | None = None  # why, if it took its leave; "" = of its own accord
@@ -55,7 +99,7 @@ class Session:
     def __str__(self) -> str:
         return f"learner {self.learner} ({self.link.peer})" if self.run else self.link.peer
 
-    def welcome(self, run: Run, message: Welcome) -> None:
+    def welcome(self, run: Host, message: Welcome) -> None:
         """It has a place in the run."""
         self.run, self.learner, self.generation = run, message.learner, message.generation
         self.link.send(message)
@@ -77,7 +121,7 @@ class Session:
             self._server.join(self, message)
         elif isinstance(message, Vitals):
             if self.run is not None:
-                self.run.samples.vitals.setdefault(self.learner, {})[self.generation] = message
+                self.run.vitals_came(self, message)
         elif self.run is not None and self._speaks(message):
             self._check(self.run, message)
             if isinstance(message, Leave):
@@ -157,7 +201,7 @@ class Session:
     def _speaks(self, message: Any) -> bool:
         return bool((message.learner, message.generation) == (self.learner, self.generation))
 
-    def _check(self, run: Run, message: Any) -> None:
+    def _check(self, run: Host, message: Any) -> None:
         """Raises ProtocolError for what no honest learner of this run could send."""
         fragment = getattr(message, "fragment", 0)
         if not 0 <= fragment < len(run.layout.fragments):
