@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -39,14 +40,14 @@ Runs = dict[str, dict[int, dict[str, Any]]]
 def main() -> int:
     """The benchmark."""
     parser = argparse.ArgumentParser(description="how good the model is against data-parallel")
-    parser.add_argument("--only", nargs="+", choices=SWEEPS, default=SWEEPS, help="leave the other sweeps as they are")
+    parser.add_argument("--only", nargs="+", choices=SWEEPS, default=SWEEPS, help="these sweeps, and the figures they suffice for")
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.relative_to(HERE.parent)}")
     options = parser.parse_args()
     for name in options.only:
         if code := lab_sweep.main([str(HERE / "sweeps" / f"{name}.toml"), "--out", str(OUT)]):
             return code
-    runs = {label: seeds for name in SWEEPS for label, seeds in _runs(name).items()}
-    rows = [*baseline(runs), *gaps(runs), *faults(runs), *merging(runs), *unequal(runs)]
+    runs = {label: seeds for name in options.only for label, seeds in _runs(name).items()}
+    rows = [row for measure, needs in MEASURES if set(needs) <= set(options.only) for row in measure(runs)]
     if options.write:
         _write(rows)
     return report("quality", rows)
@@ -76,9 +77,13 @@ def gaps(runs: Runs) -> list[Row]:
         rows.append(Row(f"M={m}: loss of decoupled", fmean(one["eval_loss"] for one in ours.values()), "nats/byte"))
         rows += [Row(f"M={m}: above data-parallel at step {step}", _gap(ours, plain, step), "%") for step in (1000, 2000)]
         rows.append(at_most(f"M={m}: above data-parallel at step 3000", _gap(ours, plain), bar, "%"))
-    tiny = min((seeds for label, seeds in runs.items() if label.startswith("tiny data")), key=lambda seeds: _loss(seeds[0], 0))
-    rows.append(Row("tiny, M=4: above data-parallel", _gap(runs["tiny decoupled"], tiny), "%"))
     return rows
+
+
+def tiny(runs: Runs) -> list[Row]:
+    """A larger model, one run."""
+    best = min((seeds for label, seeds in runs.items() if label.startswith("tiny data")), key=lambda seeds: _loss(seeds[0], 0))
+    return [Row("tiny, M=4: above data-parallel", _gap(runs["tiny decoupled"], best), "%")]
 
 
 def faults(runs: Runs) -> list[Row]:
@@ -116,6 +121,13 @@ def unequal(runs: Runs) -> list[Row]:
         lost = [_lost(one["per_learner"][3]) for one in grace.values()]
         rows.append(at_least(f"{world}: the slowest's tokens merged, or overlap by design", 100 * (1 - max(lost)), 99.0, "%"))
     return rows
+
+
+MEASURES: tuple[tuple[Callable[[Runs], list[Row]], tuple[str, ...]], ...] = (
+    (baseline, ("baseline-lr", "quality")), (gaps, ("quality",)), (tiny, ("tiny",)), (faults, ("quality", "faults-m8")),
+    (merging, ("quality", "merging")), (unequal, ("unequal", "unequal-async")),
+)  # fmt: skip
+"""And the sweeps that each needs."""
 
 
 def _gap(ours: dict[int, dict[str, Any]], others: dict[int, dict[str, Any]], step: int = 0,
