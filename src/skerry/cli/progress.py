@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from time import monotonic
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Iterator, Sequence
+from threading import Timer
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -17,42 +16,53 @@ PATIENCE_S = 1.0
 
 def shown(items: Sequence[T], doing: str) -> Iterator[T]:
     """The items, one after the other, with a bar as soon as they have taken over a second."""
-    if not sys.stderr.isatty():
-        yield from items
-        return
-    began, done = monotonic(), 0
-    for item in items:
-        if monotonic() - began > PATIENCE_S:
-            break
-        yield item
-        done += 1
-    else:
-        return
-    with _rich() as progress:
-        task = progress.add_task(doing, total=len(items), completed=done)
-        for item in items[done:]:
+    with Bar(doing, len(items)) as bar:
+        for item in items:
             yield item
-            progress.advance(task)
+            bar.advance(1)
 
 
-@contextmanager
-def bar(doing: str) -> Iterator[Callable[[float], None]]:
-    """A bar for one long piece of work: call what is given with the share done, as often as you like."""
-    if not sys.stderr.isatty():
-        yield lambda share: None
-        return
-    with _rich() as progress:
-        began, task = monotonic(), progress.add_task(doing, total=1.0, visible=False)
+class Bar:
+    """How much of `total` is done, told by `advance`. The bar comes up by itself, also while nothing is told."""
 
-        def show(share: float) -> None:
-            progress.update(task, completed=share, visible=monotonic() - began > PATIENCE_S)
+    def __init__(self, doing: str, total: float = 0) -> None:
+        self._doing, self._total, self._done = doing, total, 0.0
+        self._bar: Progress | None = None
+        self._timer = Timer(PATIENCE_S, self._show) if sys.stderr.isatty() else None
 
-        yield show
+    def __enter__(self) -> Bar:
+        if self._timer:
+            self._timer.daemon = True
+            self._timer.start()
+        return self
 
+    def __exit__(self, *error: Any) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer.join()
+        if self._bar:
+            self._bar.stop()
 
-def _rich() -> Progress:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    def advance(self, amount: float) -> None:
+        """So much more is done."""
+        self._done += amount
+        self._update()
 
-    return Progress(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), transient=True,
-                    console=Console(stderr=True))  # fmt: skip
+    def restart(self, total: float) -> None:
+        """Another round, of so much."""
+        self._total, self._done = total, 0.0
+        self._update()
+
+    def _show(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._bar = Progress(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), transient=True,
+                             console=Console(stderr=True))  # fmt: skip
+        self._bar.add_task(self._doing, total=self._total)
+        self._bar.start()
+        self._update()
+
+    def _update(self) -> None:
+        if self._bar and self._bar.task_ids:
+            self._bar.update(self._bar.task_ids[0], total=self._total, completed=self._done)

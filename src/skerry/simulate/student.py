@@ -19,7 +19,8 @@ def t95(freedom: int) -> float:
     if freedom <= len(_T95):
         return _T95[freedom - 1]
     z = _Z95
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    return (z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+            + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3))  # fmt: skip
 
 
 def mean95(values: Sequence[float]) -> tuple[float, float | None]:
