@@ -40,7 +40,7 @@ Runs = dict[str, dict[int, dict[str, Any]]]
 def main() -> int:
     """The benchmark."""
     parser = argparse.ArgumentParser(description="how good the model is against data-parallel")
-    parser.add_argument("--only", nargs="+", choices=SWEEPS, default=SWEEPS, help="these sweeps, and the figures they suffice for")
+    parser.add_argument("--only", nargs="+", choices=SWEEPS, default=SWEEPS, help="these, and what they suffice for")
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.relative_to(HERE.parent)}")
     options = parser.parse_args()
     for name in options.only:
