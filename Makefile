@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-BENCHES := core merge fabric overhead faults lab rounds reality
+BENCHES := core merge fabric overhead faults lab rounds reality goodput simulate
 
 .PHONY: help setup demo test lint bench clean $(addprefix bench-,$(BENCHES))
 
