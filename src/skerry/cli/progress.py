@@ -45,7 +45,11 @@ class Bar:
 
     def advance(self, amount: float) -> None:
         """So much more is done."""
-        self._done += amount
+        self.reach(self._done + amount)
+
+    def reach(self, done: float) -> None:
+        """So much is done in all."""
+        self._done = done
         self._update()
 
     def restart(self, total: float) -> None:

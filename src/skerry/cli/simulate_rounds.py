@@ -12,7 +12,7 @@ from skerry.cli.lab import assignment, speeds_of
 from skerry.cli.lab_tree import nested
 from skerry.cli.options import parse
 from skerry.cli.outputs import OutputOptions, emit
-from skerry.cli.progress import bar
+from skerry.cli.progress import Bar
 from skerry.cli.toml import filled
 from skerry.core.policy import ALL, Policy
 from skerry.core.presets import preset
@@ -59,10 +59,10 @@ def main(arguments: list[str]) -> int:
     policy, world = read_config(command)
     policies = variants(policy, command.rule)
     results = {}
-    with bar(f"{command.learners:,} learners") as show:
+    with Bar(f"{command.learners:,} learners", len(policies)) as bar:
         for done, (name, one) in enumerate(policies.items()):
             results[name] = simulate_rounds(one, world, params=int(command.params), tokens=command.tokens,
-                                            progress=lambda share, done=done: show((done + share) / len(policies)))  # fmt: skip
+                                            progress=lambda share, done=done: bar.reach(done + share))  # fmt: skip
     rows = [row(name, result) for name, result in results.items()]
     emit(command, "rounds", rows, more={"traffic": {name: traffic(result) for name, result in results.items()}},
          draw=lambda: picture(results))  # fmt: skip

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
+from skerry.cli.amounts import seconds
 from skerry.cli.canvas import COLOURS, SMALL, TITLE, canvas, png
 from skerry.cli.options import parse
 from skerry.cli.outputs import OutputOptions, emit, table
@@ -17,8 +18,8 @@ MOST_RUNS = 1000
 EXAMPLES = """
 skerry simulate scavenging                                                eight learners, and from 25 to 300 % extra compute
 skerry simulate scavenging --published                                    beside the published figures
-skerry simulate scavenging --clock time --window-s 86400 --offered 0.33   extra compute for eight hours of every day
-skerry simulate scavenging --stay-s 600 --checkpoint-s 0                  gone after ten minutes; data-parallel stalls at once
+skerry simulate scavenging --clock time --window 24h --offered 0.33      extra compute for eight hours of every day
+skerry simulate scavenging --stay 10min --checkpoint 0                    gone after ten minutes; data-parallel stalls at once
 """
 
 
@@ -34,12 +35,12 @@ class ScavengingCommand(OutputOptions):
     extra_learners: int | None = Fleet.extra_learners  # in which it comes; none: as large as the others
     efficiency: float = Fleet.efficiency  # how much of an extra learner's compute becomes progress
     offered: float = Fleet.offered  # share of a cycle in which the extra learners are on offer
-    window_s: float = Fleet.window_s  # seconds of a cycle: first without them, then with them
+    window: str = f"{Fleet.window_s:g}s"  # a cycle: first without them, then with them
     clock: Clock = Fleet.clock  # what the cycles go by: time, or the tokens that the learners alone process in such a time
-    stay_s: float = Fleet.stay_s  # how long an extra learner stays, on average, before another takes its place
-    join_s: float = Fleet.join_s  # decoupled: from its coming to its first step
-    stall_s: float = Fleet.stall_s  # data-parallel: all stand still for so long when members change
-    checkpoint_s: float = Fleet.checkpoint_s  # data-parallel: takes changes up after so much training; 0: at once
+    stay: str = "45min"  # how long an extra learner stays, on average, before another takes its place
+    join: str = "1min"  # decoupled: from its coming to its first step
+    stall: str = "11min"  # data-parallel: all stand still for so long when members change
+    checkpoint: str = "10min"  # data-parallel: takes changes up after so much training; 0: at once
     runs: int = 8  # of each, with seeds of their own; their mean is shown
     seed: int = Fleet.seed  # of the first one
     published: bool = False  # show the published figures beside those of the same shares
@@ -52,7 +53,7 @@ def main(arguments: list[str]) -> int:
         raise ConfigError(f"runs = {command.runs} cannot work", remedy=f"give 1 to {MOST_RUNS}")
     if not command.shares:
         raise ConfigError("shares = [] cannot work", remedy="give at least one, like 0.5")
-    fleets = [_fleet(command, share) for share in command.shares]
+    fleets = [fleet_of(command, share) for share in command.shares]
     jobs = [(fleet, seed) for fleet in fleets for seed in range(command.seed, command.seed + command.runs)]
     outcomes: dict[float, list[tuple[Outcome, Outcome]]] = {}
     for fleet, seed in shown(jobs, "training with extra learners"):
@@ -65,11 +66,12 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _fleet(command: ScavengingCommand, share: float) -> Fleet:
+def fleet_of(command: ScavengingCommand, share: float) -> Fleet:
     """Raises ConfigError for what cannot work, before anything is simulated."""
-    names = ("tokens", "rate", "learners", "extra_learners", "efficiency", "offered", "window_s", "clock", "stay_s", "join_s",
-             "stall_s", "checkpoint_s", "seed")  # fmt: skip
-    return Fleet(share=share, **{name: getattr(command, name) for name in names})
+    names = ("tokens", "rate", "learners", "extra_learners", "efficiency", "offered", "clock", "seed")
+    times = {f"{name}_s": seconds(name, getattr(command, name), zero=name not in ("window", "stay"))
+             for name in ("window", "stay", "join", "stall", "checkpoint")}  # fmt: skip
+    return Fleet(share=share, **times, **{name: getattr(command, name) for name in names})
 
 
 def _row(fleet: Fleet, outcomes: list[tuple[Outcome, Outcome]], *, published: bool) -> dict[str, Any]:
