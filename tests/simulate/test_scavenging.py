@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skerry.cli import main
+from skerry.cli.simulate_scavenging import ScavengingCommand, fleet_of
 from skerry.errors import ConfigError
 from skerry.simulate.scavenging import PUBLISHED, Fleet, decoupled, elastic
 
@@ -140,6 +141,11 @@ def test_json_is_one_line_a_row_for_each_share(capsys):
     assert rows[1]["decoupled"] < rows[1]["data_parallel"] and rows[1]["extra_learners"] == 8
 
 
+def test_the_options_defaults_are_the_fleets():
+    for share in (0.25, 3.0):
+        assert fleet_of(ScavengingCommand(), share) == Fleet(share=share)
+
+
 def test_published_stands_beside_the_shares_that_it_has(capsys):
     _, out, _ = run(capsys, "--json", "--runs", "1", "--published", "--shares", "0.5", "0.7")
     known, unknown = json.loads(out)["rows"]
@@ -163,6 +169,8 @@ def test_out_has_all_three_forms(capsys, tmp_path):
         ("--rate -3", "rate = -3.0 cannot work; give a number above 0"),
         ("--offered 2", "offered = 2.0 cannot work; give a share, 0 to 1"),
         ("--tokens 1e22", "tokens = 1e+22 cannot work; 1e+16 s with"),
+        ("--stay=-5min", "stay = '-5min' cannot work; give more than 0 with its unit"),
+        ("--stall 7", "stall = '7' cannot work; give 0 or more with its unit"),
         ("--runs 0", "runs = 0 cannot work; give 1 to 1000"),
     ],
 )

@@ -18,7 +18,7 @@ MOST_RUNS = 1000
 EXAMPLES = """
 skerry simulate scavenging                                                eight learners, and from 25 to 300 % extra compute
 skerry simulate scavenging --published                                    beside the published figures
-skerry simulate scavenging --clock time --window 24h --offered 0.33      extra compute for eight hours of every day
+skerry simulate scavenging --clock time --window 24h --offered 0.33       extra compute for eight hours of every day
 skerry simulate scavenging --stay 10min --checkpoint 0                    gone after ten minutes; data-parallel stalls at once
 """
 
