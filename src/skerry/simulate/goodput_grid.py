@@ -32,7 +32,7 @@ def reckon(jobs: Sequence[Job], seeds: Sequence[int], pool: Pool | None = None, 
     keys = [_same(job) for job in jobs]
     single = list(dict.fromkeys(keys))
     tasks = [(job, seed) for job in single for seed in seeds]
-    if pool is None or work(jobs, seeds) < IN_PROCESSES_FROM:
+    if pool is None or len(tasks) == 1 or work(jobs, seeds) < IN_PROCESSES_FROM:
         outcomes = [simulate(job, seed, heard) for job, seed in tasks]
     else:
         outcomes = []
