@@ -12,12 +12,14 @@ from skerry.core.policy import Policy
 from skerry.core.presets import preset
 from skerry.errors import ConfigError
 from skerry.simulate.bandwidth import Job, method
+from skerry.simulate.rounds import simulate_rounds
 from skerry.world.links import Link
+from skerry.world.world import World
 
 JOB = Job(params=24_000_000, step_s=1.0, sites=4)
 DILOCO = preset("diloco", interval=24)
-STREAMING = preset("streaming", interval=48)
-DECOUPLED = preset("decoupled")
+STREAMING = preset("streaming", fragments=24, interval=48, overlap=2)
+DECOUPLED = preset("decoupled", fragments=24, interval=24, overlap=2)
 ALL = (None, DILOCO, STREAMING, DECOUPLED)
 
 
@@ -96,7 +98,7 @@ def test_lag_is_the_boundary_after_the_way_there_and_back():
 def test_peak_is_what_falls_due_in_the_fullest_step():
     assert method(DILOCO, JOB).traffic.peak_down == 96e6  # the whole model
     assert method(STREAMING, JOB).traffic.peak_down == 4e6  # one fragment of 24
-    assert method(preset("decoupled", fragments=48), JOB).traffic.peak_down == 4e6  # two of 48
+    assert method(DECOUPLED.replace(fragments=48), JOB).traffic.peak_down == 4e6  # two of 48
     assert method(None, JOB).traffic.peak_up == method(None, JOB).traffic.up == 72e6
 
 
@@ -143,6 +145,27 @@ def enough(policy, steady, share):
     """A learner that is asked for what it has not taken over yet has nothing to hand over: so the lag counts, too."""
     in_time = policy is None or policy.synchronous or steady.lag < policy.interval
     return steady.utilisation >= share and steady.rounds == 1 and in_time
+
+
+@pytest.mark.parametrize("link", ["200ms", "1.3s", "20ms,200Mbit", "300ms,60Mbit"])
+@pytest.mark.parametrize(
+    "policy",
+    [DILOCO, STREAMING, STREAMING.replace(overlap=5), STREAMING.replace(fragments=8, overlap=0), DECOUPLED,
+     DECOUPLED.replace(fragments=12, overlap=5)],
+    ids=lambda policy: f"{'waits' if policy.synchronous else 'free'}-P{policy.fragments}-tau{policy.overlap}",
+)  # fmt: skip
+def test_the_real_core_takes_as_long_and_sends_as_much(policy, link):
+    """What two lengths of a run differ by is what goes on between its beginning and its end."""
+    short, long = (simulate_rounds(policy.replace(steps=policy.interval * n), World(learners=3, link=link), params=JOB.params)
+                   for n in (2, 5))  # fmt: skip
+    steady, steps = method(policy, JOB).steady(Link.parse(link)), 3 * policy.interval
+    seconds = long.virtual_s - short.virtual_s
+    assert steps * JOB.step_s / seconds == pytest.approx(steady.utilisation, rel=0.02)
+    rounds = long.figures["rounds"] - short.figures["rounds"]
+    assert rounds / (3 * policy.fragments) == pytest.approx(steady.rounds, rel=0.02)
+    for way, rate in (("up", steady.up), ("down", steady.down)):
+        sent = long.figures[f"bytes_{way}"] - short.figures[f"bytes_{way}"]
+        assert 8 * sent / 3 / seconds == pytest.approx(rate, rel=0.02)
 
 
 @pytest.mark.parametrize(
