@@ -18,6 +18,7 @@ import pytest
 import skerry
 from skerry.cli import main
 from skerry.cli.lab_sweep import plan
+from skerry.core.policy import Policy
 from skerry.errors import ConfigError
 from skerry.lab.sweep import Cell, Sweep
 from skerry.lab.table import Outcome, rows_csv, table
@@ -126,9 +127,10 @@ def test_every_run_is_checked_before_the_first_begins(here, text, says, capsys):
 
 
 def test_a_key_is_the_settled_configuration():
-    keys = _keys(f"seeds = [0, 1]\ngrid = {{policy.outer_lr = [0.8, 0.9]}}\n{BASE}")
+    default = Policy().outer_lr
+    keys = _keys(f"seeds = [0, 1]\ngrid = {{policy.outer_lr = [{default}, 0.9]}}\n{BASE}")
     assert len(set(keys)) == 4
-    assert _keys(BASE)[0] == keys[0], "0.8 is what it would be anyway"
+    assert _keys(BASE)[0] == keys[0], "that is what it would be anyway"
     assert _keys(f"runs = [{{label = 'other', world = {{learners = 2}}}}]\n{BASE}")[0] == keys[0]
     assert _keys(f"runs = [{{label = 'x', world = {{jitter = 0}}}}]\n{BASE}")[0] == keys[0]
 
