@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-BENCHES := core merge fabric overhead faults lab rounds reality goodput simulate
+BENCHES := core merge fabric overhead faults lab rounds reality goodput simulate quality
 
 .PHONY: help setup demo test lint bench clean $(addprefix bench-,$(BENCHES))
 
@@ -11,7 +11,7 @@ help:
 	@echo "make demo        train a small model on four learners under faults; figures and a picture"
 	@echo "make test        lint, types, import floors, docs build, all tests (under 8 minutes on two cores)"
 	@echo "make lint        the static checks alone"
-	@echo "make bench       every measurement of the README; make bench-NAME one of: $(BENCHES)"
+	@echo "make bench       every measurement of the README but bench-quality (hours); make bench-NAME one of: $(BENCHES)"
 
 setup: $(STAMP)
 
@@ -36,7 +36,7 @@ test: lint
 $(addprefix bench-,$(BENCHES)): bench-%: $(STAMP)
 	$(BIN)/python -m benchmarks.$*
 
-bench: $(addprefix bench-,$(BENCHES))
+bench: $(addprefix bench-,$(filter-out quality,$(BENCHES)))
 
 clean:
 	rm -rf $(VENV) build bench runs .pytest_cache .hypothesis .mypy_cache .ruff_cache
