@@ -39,4 +39,4 @@ $(addprefix bench-,$(BENCHES)): bench-%: $(STAMP)
 bench: $(addprefix bench-,$(filter-out quality,$(BENCHES)))
 
 clean:
-	rm -rf $(VENV) build bench runs .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf $(VENV) build bench/*.json runs .pytest_cache .hypothesis .mypy_cache .ruff_cache
