@@ -20,6 +20,7 @@ COMMANDS = {
     "join": "join a syncer with one learner of the reference recipe",
     "lab": "train with many learners in one process, in virtual time: experiments and sweeps",
     "simulate": "reckon with fleets before you have them: bandwidth, scavenged compute, failures",
+    "plan": "choose sites, learners and policy for a fleet: time, cost, what limits it, and the config.toml",
     "sample": "write text with a model that a run exported",
     "status": "say how a run is doing",
 }

@@ -1,0 +1,179 @@
+"""The fleet that `skerry plan` reads: sites, the model, what may be chosen, and what is wanted. All of it is checked here.
+
+Rule: an error names table, key and value as they stand in the file.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+from skerry.core.policy import CodecName
+from skerry.errors import ConfigError
+from skerry.world.links import Link
+
+Aim = Literal["time", "cost"]
+MOST_SITES = 10
+FLOPS_PER_PARAMETER = 6
+"""Of a token, forward and backward: Kaplan et al., arXiv 2001.08361."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """Chips in one place. Raises ConfigError where a value cannot work."""
+
+    name: str
+    chips: int
+    speed: float  # TFLOP/s that a chip sustains in training this model
+    price: float = 0.0  # of a chip for an hour, in whatever currency
+    link: str = ""  # to the syncer, "LATENCY,BANDWIDTH"; empty = neither
+    mtbi: float = 8760.0  # hours between two interruptions of one chip, on average
+    back: float = 600.0  # seconds until what was interrupted is back, on average
+    slice_chips: int = 8  # chips that are interrupted together
+    availability: float = 1.0  # share of the time in which the site is there; it is paid for only then
+
+    def __post_init__(self) -> None:
+        for name in ("chips", "slice_chips"):
+            self._check(name, "give a whole number, 1 or more", getattr(self, name) >= 1)
+        for name in ("speed", "mtbi"):
+            self._check(name, "give a number above 0", 0 < getattr(self, name) < math.inf)
+        for name in ("price", "back"):
+            self._check(name, "give 0 or more", 0 <= getattr(self, name) < math.inf)
+        self._check("availability", "give a share of the time, above 0 and at most 1", 0 < self.availability <= 1)
+        try:
+            Link.parse(self.link)
+        except ConfigError as error:
+            raise ConfigError(f"sites.{self.name}: {error.message}", remedy=error.remedy) from error
+
+    def _check(self, name: str, allowed: str, fine: bool) -> None:
+        if not fine:
+            raise bad(f"sites.{self.name}.{name}", getattr(self, name), allowed)
+
+    @cached_property
+    def link_(self) -> Link:
+        """`link`, read."""
+        return Link.parse(self.link)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelPart:
+    """What is trained. `params` and `tokens` have to be given."""
+
+    params: float = 0.0  # trainable parameters
+    tokens: float = 0.0  # the budget: tokens processed by all learners together
+    active: float = 0.0  # parameters that a token meets (mixtures of experts); 0 = all
+    batch: float = float(1 << 20)  # tokens of a learner's step
+
+    def check(self) -> None:
+        """Raises ConfigError."""
+        for name in ("params", "tokens", "batch"):
+            value = getattr(self, name)
+            if not 1 <= value < 2**63 or value % 1:
+                raise bad(f"model.{name}", value, "give a whole number, 1 or more")
+        if not 0 <= self.active <= self.params:
+            raise bad("model.active", self.active, f"give 0 (all) or more, and at most params ({self.params:g})")
+
+    @property
+    def flops(self) -> float:
+        """Of one token."""
+        return FLOPS_PER_PARAMETER * (self.active or self.params)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChoicesPart:
+    """What may be chosen from; of lists, earlier ones are preferred."""
+
+    learners_per_site: tuple[int, ...] = (1, 2, 4)
+    intervals: tuple[int, ...] = (24, 48, 96, 192, 384)  # H
+    fragments: int = 24  # P
+    overlaps: tuple[int, ...] = (2, 4, 8, 16, 32)  # tau
+    max_overlap: float = 0.125  # of H, for decoupled: about so much of the work is overwritten
+    quorum: int = 1  # K
+    codec_up: CodecName = "bf16"
+    codecs_down: tuple[CodecName, ...] = ("fp32", "bf16")
+    min_chips: int = 1  # that a learner needs, at least, to hold the model
+    headroom: float = 0.8  # share of a link that may be used
+
+    def check(self) -> None:
+        """Raises ConfigError. What the policy refuses is found when it is made."""
+        for name in ("learners_per_site", "intervals", "overlaps", "codecs_down"):
+            if not getattr(self, name):
+                raise bad(f"choices.{name}", [], "give at least one")
+        for name in ("learners_per_site", "intervals"):
+            if min(getattr(self, name)) < 1:
+                raise bad(f"choices.{name}", list(getattr(self, name)), "give whole numbers, 1 or more")
+        for name in ("quorum", "min_chips"):
+            if getattr(self, name) < 1:
+                raise bad(f"choices.{name}", getattr(self, name), "give a whole number, 1 or more")
+        for name in ("headroom", "max_overlap"):
+            if not 0 < getattr(self, name) <= 1:
+                raise bad(f"choices.{name}", getattr(self, name), "give a share, above 0 and at most 1")
+        most = self.max_overlap * max(self.intervals)
+        if min(self.overlaps) > most or min(self.overlaps) >= max(self.intervals):
+            raise bad("choices.overlaps", list(self.overlaps), f"give one of at most {most:g} (choices.max_overlap of the "
+                      "longest interval), and below the interval")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoalPart:
+    """What is wanted."""
+
+    least: Aim = "time"  # of what: time or cost
+    max_days: float = math.inf  # the run may take so long
+    max_cost: float = math.inf  # and cost so much
+
+    def check(self) -> None:
+        """Raises ConfigError."""
+        if self.least not in get_args(Aim):
+            raise bad("goal.least", self.least, f"choose one of {', '.join(get_args(Aim))}")
+        for name in ("max_days", "max_cost"):
+            if not getattr(self, name) > 0:
+                raise bad(f"goal.{name}", getattr(self, name), "give a number above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncerPart:
+    """Where everything meets."""
+
+    link: str = ""  # of the syncer, as a site's; its bandwidth is shared by all learners
+
+    @cached_property
+    def link_(self) -> Link:
+        """`link`, read."""
+        return Link.parse(self.link)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fleet:
+    """The whole file. Raises ConfigError where a value cannot work."""
+
+    model: ModelPart = field(default_factory=ModelPart)
+    sites: tuple[Site, ...] = ()
+    syncer: SyncerPart = field(default_factory=SyncerPart)
+    choices: ChoicesPart = field(default_factory=ChoicesPart)
+    goal: GoalPart = field(default_factory=GoalPart)
+
+    def check(self) -> None:
+        """What the parts alone cannot see, too."""
+        for part in (self.model, self.choices, self.goal):
+            part.check()
+        try:
+            _ = self.syncer.link_
+        except ConfigError as error:
+            raise ConfigError(f"syncer: {error.message}", remedy=error.remedy) from error
+        names = [site.name for site in self.sites]
+        if not 1 <= len(names) <= MOST_SITES:
+            raise bad("sites", f"{len(names)} of them", f"give 1 to {MOST_SITES} tables [[sites]]")
+        for name in names:
+            if not name or names.count(name) > 1:
+                raise bad("sites.name", name, "give every site a name of its own")
+        most = max(site.chips for site in self.sites)
+        if most < self.choices.min_chips * min(self.choices.learners_per_site):
+            raise bad("choices.min_chips", self.choices.min_chips, f"no site has so many for a learner (the largest: {most})")
+
+
+def bad(name: str, value: Any, allowed: str) -> ConfigError:
+    """The error of a value that cannot work."""
+    return ConfigError(f"{name} = {value!r} cannot work", remedy=allowed)

@@ -1,0 +1,284 @@
+"""Plans: figures by hand, which choice is taken, what limits it; and `skerry plan`, whose config.toml loads."""
+
+import json
+import math
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from skerry.cli import main
+from skerry.cli.plan import read_fleet
+from skerry.cli.tree import TrainConfig, load
+from skerry.errors import ConfigError
+from skerry.simulate.advice import front, limits, one_more, quorums, take, why_not_decoupled
+from skerry.simulate.fleet import ChoicesPart, Fleet, GoalPart, ModelPart, Site, SyncerPart
+from skerry.simulate.goodput import Job, simulate
+from skerry.simulate.plan import DAY, Planner
+from skerry.simulate.returns import Returns
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "fleet.toml"
+NEVER = 1e15  # hours: no chip fails
+# 6e9 flops a token, a million tokens a step, 10 chips of 100 TFLOP/s: 6 s a step
+MODEL = ModelPart(params=1e9, tokens=1e12, batch=1e6)
+ONE = ChoicesPart(learners_per_site=(1,))
+
+
+def site(name="a", **changes):
+    return Site(**{"name": name, "chips": 10, "speed": 100.0, "price": 2.0, "mtbi": NEVER, **changes})
+
+
+def fleet(*sites, **changes):
+    return Fleet(**{"model": MODEL, "sites": sites or (site(),), "choices": ONE, **changes})
+
+
+def only(planner, name="decoupled", per_site=1):
+    """The choice of all sites."""
+    choice = planner.evaluate(name, planner.fleet.sites, per_site)
+    assert choice is not None
+    return choice
+
+
+def test_time_is_tokens_over_speed_and_cost_is_chips_for_that_time():
+    alone = only(Planner(fleet()))
+    assert alone.days == pytest.approx(1e12 / (1e6 / 6) / DAY)
+    assert alone.cost == pytest.approx(alone.days * 24 * 10 * 2)
+    both = only(Planner(fleet(site(), site("b", chips=30, price=1.0))))
+    assert both.days == pytest.approx(alone.days / 4)
+    assert both.cost == pytest.approx(both.days * 24 * (10 * 2 + 30 * 1))
+
+
+def test_a_site_that_is_there_half_of_the_time_does_and_costs_half():
+    full, half = only(Planner(fleet())), only(Planner(fleet(site(availability=0.5))))
+    assert half.days == pytest.approx(2 * full.days) and half.cost == pytest.approx(full.cost)
+
+
+def test_goodput_is_that_of_simulate_goodput():
+    one = site(chips=64, mtbi=10.0, back=3600.0)
+    expected = simulate(Job(chips=64, learners=2, mtbi=36000.0, days=2000 / (32 / 10 * 24), slice_chips=8,
+                            returns=Returns(mean=3600.0)), 0).goodput  # fmt: skip
+    choices = replace(ONE, learners_per_site=(2,))
+    choice = only(Planner(fleet(one, choices=choices)), per_site=2)
+    assert choice.goodput == expected < 0.8
+    perfect = only(Planner(fleet(replace(one, mtbi=NEVER), choices=choices)), per_site=2)
+    assert choice.days == pytest.approx(perfect.days / expected)
+
+
+def test_the_smallest_interval_that_the_link_carries_with_headroom():
+    # a step of 6 s; H = 24: 1e9 * 32 bit down in 144 s are 0.2222 Gbit/s, of which 80 % may be used
+    for bandwidth, interval, codec in ((280, 24, "fp32"), (276, 24, "bf16"), (140, 24, "bf16"), (138, 48, "bf16")):
+        policy = only(Planner(fleet(site(link=f"1ms,{bandwidth}Mbit")))).policy
+        assert (policy.interval, policy.codec_down) == (interval, codec), bandwidth
+
+
+def test_learners_of_one_site_share_its_link():
+    # half as many rounds a second, for twice as many learners
+    two = replace(ONE, learners_per_site=(2,))
+    for bandwidth, codec in ((280, "fp32"), (276, "bf16")):
+        choice = only(Planner(fleet(site(link=f"1ms,{bandwidth}Mbit"), choices=two)), per_site=2)
+        assert choice.policy.codec_down == codec
+    assert choice.traffic == pytest.approx(16e9 / 144)
+
+
+def test_the_syncers_link_is_shared_by_all():
+    sites = [site(name) for name in "abcd"]  # 4 * 0.2222 Gbit/s
+    assert only(Planner(fleet(*sites, syncer=SyncerPart(link="0s,1.2Gbit")))).policy.codec_down == "fp32"
+    planner = Planner(fleet(*sites, syncer=SyncerPart(link="0s,1.1Gbit")))
+    choice = only(planner)
+    assert choice.policy.codec_down == "bf16" and choice.syncer == pytest.approx(4 * choice.traffic)
+    assert "the syncer's link" in limits(planner, choice)
+
+
+def test_the_overlap_gives_the_slowest_time_to_answer():
+    # its step takes three of the fastest's: more than an overlap of 2, and 24 / 8 = 3 is not among the overlaps
+    planner = Planner(fleet(site(), site("slow", chips=3)))
+    choice = only(planner)
+    assert (choice.policy.interval, choice.policy.overlap) == (48, 4)
+    assert "slow would need steps of less than 12 s, the overlap of 2, instead of 20 s" in limits(planner, choice)
+
+
+def test_what_is_overwritten_is_not_kept():
+    # no latency, no limit: a take-over one step after the hand-over, every 24
+    assert only(Planner(fleet())).kept == pytest.approx(1 - 1 / 24)
+
+
+def test_synchronous_methods_wait_for_the_slowest_and_for_its_link():
+    planner = Planner(fleet(site(), site("slow", chips=5)))
+    assert only(planner, "diloco").days == pytest.approx(1e12 / (2 * 1e6 / 12) / DAY)
+    narrow = Planner(fleet(site(), site("slow", chips=5, link="1s,100Mbit")))
+    choice = only(narrow, "diloco")
+    # H = 384, in 4608 s: 16e9 bit up and down at 80 Mbit/s, twice a second of latency
+    assert (choice.policy.interval, choice.policy.codec_down) == (384, "bf16")
+    assert choice.utilisation == pytest.approx(4608 / (4608 + 200 + 200 + 2))
+    assert choice.days == pytest.approx(only(planner, "diloco").days / choice.utilisation)
+    assert "the speed of slow" in limits(narrow, choice)
+
+
+def test_data_parallel_pays_the_ring_at_every_step():
+    # 1e9 * 16 bit once around between two: 16e9 bit at 0.8 of 1 Gbit/s, and two hops
+    choice = only(Planner(fleet(site(link="1s,1Gbit"), site("b", link="0s,2Gbit"))), "data-parallel")
+    assert choice.utilisation == pytest.approx(6 / (6 + 20 + 2)) and choice.policy is None
+
+
+def test_least_time_and_least_cost():
+    sites = site("fast", chips=40, price=4.0), site("cheap", price=1.0)
+    quick = take(Planner(fleet(*sites)).choices(), GoalPart(least="time"))
+    frugal = take(Planner(fleet(*sites)).choices(), GoalPart(least="cost"))
+    assert quick.names == "fast cheap" and frugal.names == "cheap"
+    assert (quick.method, quick.learners) == ("decoupled", 2)
+    bounded = take(Planner(fleet(*sites)).choices(), GoalPart(least="cost", max_days=frugal.days / 2))
+    assert bounded.days <= frugal.days / 2 and bounded.cost > frugal.cost
+
+
+def test_what_brings_less_than_a_hundredth_is_left_out():
+    sites = site("large", chips=1000), site("tiny", chips=5)
+    planner = Planner(fleet(*sites, choices=replace(ONE, learners_per_site=(1, 2))))
+    chosen = take(planner.choices(), GoalPart())
+    assert (chosen.names, chosen.learners) == ("large", 1)
+
+
+def test_nobody_is_faster_and_cheaper_than_the_front():
+    choices = Planner(read_fleet(EXAMPLE)).choices()
+    best = front(choices)
+    assert len(best) > 2 and all(later.cost < earlier.cost for earlier, later in pairwise(best))
+    for choice in choices:
+        assert any(one.days <= choice.days and one.cost <= choice.cost for one in best)
+
+
+@pytest.mark.parametrize(
+    ("goal", "line"),
+    [
+        (GoalPart(max_days=1.0), "goal.max_days = 1.0 cannot work; the fastest choice (a b) takes 34.72 days"),
+        (GoalPart(max_cost=100.0), "goal.max_cost = 100.0 cannot work; the cheapest choice (b) costs 16,667"),
+        (GoalPart(max_days=40.0, max_cost=20000.0),
+         "goal.max_cost = 20000.0 cannot work; what ends within goal.max_days = 40 costs 25,000 at least (a b)"),
+    ],
+)  # fmt: skip
+def test_a_budget_out_of_reach_says_how_far_it_is(goal, line):
+    with pytest.raises(ConfigError) as error:
+        take(Planner(fleet(site(), site("b", price=1.0))).choices(), goal)
+    assert str(error.value) == line
+
+
+def test_one_more_gigabit_or_site():
+    planner = Planner(fleet(site(link="1ms,100Mbit"), site("b")))
+    chosen = only(planner)
+    more = {one.change: one.choice for one in one_more(planner, chosen)}
+    assert set(more) == {"1 Gbit/s at a", "a site like a", "a site like b"}
+    assert chosen.policy.interval == 48 and more["1 Gbit/s at a"].policy.interval == 24
+    assert more["1 Gbit/s at a"].days == chosen.days
+    assert more["a site like b"].days == pytest.approx(chosen.days * 2 / 3)
+    assert "a would need 0.278 Gbit/s instead of 0.1" in limits(planner, chosen)
+    assert limits(planner, more["1 Gbit/s at a"]).startswith("computing: the links carry the closest coupling")
+
+
+def test_quorums_tell_how_often_so_many_are_there():
+    planner = Planner(fleet(site(), site("b", chips=5, availability=0.5), site("c", availability=0.8)))
+    first, last = quorums(planner, only(planner))
+    assert (first["K"], first["run_step_s"], first["rounds_possible"]) == (1, 6, 1)
+    assert (last["K"], last["run_step_s"]) == (3, 12) and last["rounds_possible"] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"sites": (site(link="1ms,1Mbit"),)}, "a would need 0.00868 Gbit/s instead of 0.001"),
+        ({"sites": (site(link="200s,1Gbit"),)}, "a would need less latency than 200000 ms"),
+        ({"syncer": SyncerPart(link="0s,1kbit")}, "the syncer's link, which all learners share, is too narrow"),
+    ],
+)
+def test_where_nothing_decoupled_works_it_says_why(changes, why):
+    planner = Planner(fleet(**changes))
+    choices = planner.choices()
+    assert {choice.method for choice in choices} == {"streaming", "diloco", "data-parallel"}
+    assert take(choices, GoalPart()).utilisation < 0.95
+    assert why_not_decoupled(planner) == f"no decoupled run: even with H = 384 and bf16 down {why}"
+
+
+def test_a_quorum_that_no_choice_has():
+    with pytest.raises(ConfigError, match=r"choices\.quorum = 2 cannot work; the fleet has 1 learners at most"):
+        Planner(fleet(choices=replace(ONE, quorum=2)))
+
+
+# ---------------------------------------------------------------------- the command
+
+
+def run(capsys, *arguments):
+    code = main(["plan", *map(str, arguments)])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_the_example_is_planned_and_its_config_loads(capsys, tmp_path):
+    code, out, _ = run(capsys, EXAMPLE, "--out", tmp_path)
+    assert code == 0
+    for text in ("the plan:", "limited by computing", "by each method", "what one more would bring", "other quorums"):
+        assert text in out
+    result = json.loads((tmp_path / "plan.json").read_text())
+    assert {row["method"] for row in result["rows"]} == {"decoupled", "streaming", "diloco", "data-parallel"}
+    assert [row["sites"] for row in result["rows"] if row["chosen"]] == [result["chosen"]["sites"]]
+    assert result["chosen"]["days"] <= 21 and math.isfinite(result["chosen"]["cost"])
+    assert len((tmp_path / "plan.csv").read_text().splitlines()) == 1 + len(result["rows"])
+    assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
+    config = load(TrainConfig, tmp_path / "config.toml")
+    assert config.learners == result["chosen"]["M"]
+    assert (config.policy.steps, config.policy.tokens) == (0, 5 * 10**12)
+    for name, short in (("interval", "H"), ("fragments", "P"), ("overlap", "tau"), ("quorum", "K"), ("codec_down", "down")):
+        assert getattr(config.policy, name) == result["chosen"][short]
+
+
+def test_json_is_one_line(capsys, tmp_path):
+    code, out, _ = run(capsys, EXAMPLE, "--json", "--out", tmp_path)
+    assert code == 0 and out.count("\n") == 1
+    assert {"rows", "chosen", "limit", "sites", "more", "quorums"} == set(json.loads(out))
+
+
+GOOD = EXAMPLE.read_text()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("params = 12e9", "", "model.params is missing"),
+        ("params = 12e9", "params = -1.0", "model.params = -1.0 cannot work; give a whole number, 1 or more"),
+        ("params = 12e9", 'params = "big"', "model.params = 'big' has the wrong type"),
+        ("batch = 4e6", "batch = 0.5", "model.batch = 0.5 cannot work; give a whole number, 1 or more"),
+        ("tokens = 5e12", "tokens = 1e30", "model.tokens = 1e+30 cannot work"),
+        ("chips = 512", "chips = 0", "sites.oregon.chips = 0 cannot work; give a whole number, 1 or more"),
+        ("chips = 512", "", "sites.oregon has no chips; every site needs chips and speed"),
+        ("chips = 512", "gpus = 512", "sites.oregon has no chips"),
+        ("mtbi = 500", "mtbf = 500", "unknown key sites.spare.mtbf = 500"),
+        ("price = 2.50", "price = -2.5", "sites.oregon.price = -2.5 cannot work; give 0 or more"),
+        ("mtbi = 500", "mtbi = 0", "sites.spare.mtbi = 0.0 cannot work; give a number above 0"),
+        ("availability = 0.45", "availability = 0", "sites.spare.availability = 0.0 cannot work"),
+        ("20ms,5Gbit", "20ms,5GB", "sites.oregon: link '20ms,5GB': cannot read '5GB'"),
+        ('name = "iowa"', 'name = "oregon"', "sites.name = 'oregon' cannot work; give every site a name of its own"),
+        ("min_chips = 64", "min_chips = 4096", "choices.min_chips = 4096 cannot work; no site has so many"),
+        ("min_chips = 64", "intervals = []", "choices.intervals = [] cannot work; give at least one"),
+        ("min_chips = 64", "overlaps = [100]", "choices.overlaps = [100] cannot work; give one of at most 48"),
+        ("min_chips = 64", "overlaps = [0]", "policy.overlap = 0 cannot work; give 1 or more"),
+        ("min_chips = 64", "headroom = 1.5", "choices.headroom = 1.5 cannot work; give a share"),
+        ("min_chips = 64", "fragments = 0", "policy.fragments = 0 cannot work; give a whole number, 1 or more"),
+        ("max_days = 21", "max_days = -1", "goal.max_days = -1.0 cannot work; give a number above 0"),
+        ("max_days = 21", "max_days = 0.5", "goal.max_days = 0.5 cannot work; the fastest choice"),
+        ("max_days = 21", "max_cost = 10", "goal.max_cost = 10.0 cannot work; the cheapest choice"),
+        ('least = "cost"', 'least = "carbon"', "goal.least = 'carbon'"),
+        ("[goal]", "[aim]", "unknown key aim"),
+        ("[[sites]]", "[[places]]", "unknown key places"),
+    ],
+)
+def test_bad_input_gets_one_line(capsys, tmp_path, old, new, line):
+    path = tmp_path / "fleet.toml"
+    path.write_text(GOOD.replace(old, new))
+    code, out, err = run(capsys, path, "--out", tmp_path / "out")
+    assert path.read_text() != GOOD and code == 2 and not out
+    assert err.startswith("skerry: ") and err.count("\n") == 1 and line in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_fleet_without_sites(capsys, tmp_path):
+    path = tmp_path / "fleet.toml"
+    path.write_text("[model]\nparams = 1e9\ntokens = 1e9\n")
+    assert "sites = '0 of them' cannot work; give 1 to 10 tables [[sites]]" in run(capsys, path)[2]
+    assert "cannot read" in run(capsys, tmp_path / "none.toml")[2]
