@@ -241,6 +241,7 @@ GOOD = EXAMPLE.read_text()
     ("old", "new", "line"),
     [
         ("params = 12e9", "", "model.params is missing"),
+        ("[model]", "model = 3\n[other]", "model is a table; write [model]"),
         ("params = 12e9", "params = -1.0", "model.params = -1.0 cannot work; give a whole number, 1 or more"),
         ("params = 12e9", 'params = "big"', "model.params = 'big' has the wrong type"),
         ("batch = 4e6", "batch = 0.5", "model.batch = 0.5 cannot work; give a whole number, 1 or more"),

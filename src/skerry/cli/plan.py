@@ -70,10 +70,11 @@ def read_fleet(path: Path) -> Fleet:
             if key not in site:
                 raise ConfigError(f"{path}: {where} has no {key}", remedy=f"every site needs {' and '.join(NEEDED)}")
         sites.append(filled(Site(name=str(number), chips=1, speed=1.0), site, str(path), f"{where}."))
+    fleet = replace(filled(Fleet(), tables, str(path)), sites=tuple(sites))
     for key in ("params", "tokens"):
         if key not in tables.get("model", {}):
             raise ConfigError(f"{path}: model.{key} is missing", remedy="write it into the table [model]")
-    return replace(filled(Fleet(), tables, str(path)), sites=tuple(sites))
+    return fleet
 
 
 def write_config(path: Path, planner: Planner, chosen: Choice) -> None:
