@@ -89,7 +89,9 @@ def test_the_reference_is_what_the_code_says():
 
 
 def test_the_examples_are_trees():
-    for path in sorted((ROOT / "examples").glob("*.toml")):
+    paths = set((ROOT / "examples").glob("*.toml")) - {ROOT / "examples/fleet.toml"}  # that is for skerry plan
+    assert paths
+    for path in paths:
         assert load(TrainConfig, path).learners
 
 

