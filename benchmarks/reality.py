@@ -108,7 +108,7 @@ def closed_form() -> list[Row]:
 
 def chaos() -> list[Row]:
     """Part 3."""
-    common = ("--learners", "2", "--policy.steps", str(CHAOS_STEPS), "--no-launch.evaluate")
+    common = ("--learners", "2", "--policy.steps", str(CHAOS_STEPS), "--launch.no-evaluate")
     with tempfile.TemporaryDirectory() as folder:
         quiet = look(train(Path(folder) / "quiet", "--chaos", "", *common))
         struck = train(Path(folder) / "struck", "--chaos", CHAOS, *common)
