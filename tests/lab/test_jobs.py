@@ -94,3 +94,24 @@ carry_out([job], side_by_side=1, environment=os.environ, watcher=Watcher())
     finally:
         parent.kill()
         parent.communicate()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_ctrl_c_while_a_process_is_started(tmp_path, monkeypatch, moment):
+    """Wherever it falls: the process is in the books, ended, and leaves no log."""
+    started = []
+
+    def start(*args, **kwargs):
+        if moment == "before":
+            os.kill(os.getpid(), signal.SIGINT)
+        started.append(real(*args, **kwargs))
+        if moment == "after":
+            os.kill(os.getpid(), signal.SIGINT)
+        return started[-1]
+
+    real = subprocess.Popen
+    monkeypatch.setattr(jobs.subprocess, "Popen", start)
+    with pytest.raises(KeyboardInterrupt):
+        _carry_out([_job(tmp_path, "endless", "sleep 1000"), _job(tmp_path, "next", "sleep 1000")], Watched(), 1)
+    assert [process.poll() for process in started] == [-signal.SIGTERM]
+    assert (list(tmp_path.glob("*.log")), signal.getsignal(signal.SIGINT)) == ([], signal.default_int_handler)

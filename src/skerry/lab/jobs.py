@@ -1,7 +1,8 @@
 """Processes side by side, each of which leaves one file. Knows nothing about what they compute.
 
 Rules: a job is done when its process ended with 0 and its file is there, and only then; one that fails does not stop the
-others. However this process ends, its children end with it. It waits for events, never by sleeping.
+others. However this process ends, its children end with it. It waits for events, never by sleeping. Ctrl-C is held back
+until all books are in order: it never falls between a process and its entry here.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import os
 import selectors
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -50,23 +53,46 @@ class Watcher(Protocol):
 
 
 def carry_out(jobs: Sequence[Job], *, side_by_side: int, environment: Mapping[str, str], watcher: Watcher) -> list[Job]:
-    """Run all; those that failed. An exception (KeyboardInterrupt) ends the processes that run, and goes on."""
+    """Run all; those that failed. Raises KeyboardInterrupt, once nothing runs any more, after a Ctrl-C."""
     waiting, failed = list(reversed(jobs)), []
     running = _Running(environment)
-    try:
-        while waiting or running.count:
-            while waiting and running.count < side_by_side:
-                job = waiting.pop()
-                running.start(job)
-                watcher.started(job)
-            for job, failure in running.wait():
-                if failure is not None:
-                    failed.append(job)
-                watcher.ended(job, failure)
-            watcher.tick()
-    finally:
-        running.end()
+    with _ctrl_c_held() as pressed:
+        try:
+            while (waiting or running.count) and not pressed:
+                while waiting and running.count < side_by_side:
+                    job = waiting.pop()
+                    running.start(job)
+                    watcher.started(job)
+                ended = running.wait()
+                if pressed:  # in a terminal the processes heard it too: their end is no failure
+                    break
+                for job, failure in map(running.take, ended):
+                    if failure is not None:
+                        failed.append(job)
+                    watcher.ended(job, failure)
+                watcher.tick()
+        finally:
+            running.end()
+        if pressed:
+            raise KeyboardInterrupt
     return failed
+
+
+@contextmanager
+def _ctrl_c_held() -> Iterator[list[int]]:
+    """Signals that would have raised KeyboardInterrupt are listed instead. Elsewhere than in the main thread: none come."""
+    pressed: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    held = [number for number, handler in before.items() if handler is signal.default_int_handler]
+    if threading.current_thread() is not threading.main_thread():
+        held = []
+    for number in held:
+        signal.signal(number, lambda number, frame: pressed.append(number))
+    try:
+        yield pressed
+    finally:
+        for number in held:
+            signal.signal(number, before[number])
 
 
 class _Running:
@@ -89,11 +115,12 @@ class _Running:
         self._processes[handle] = (job, process)
         self._selector.register(handle, selectors.EVENT_READ)
 
-    def wait(self) -> list[tuple[Job, str | None]]:
-        """Those that have ended, and why they failed if they did; waits a moment for one."""
-        return [self._take(key.fd) for key, _ in self._selector.select(REFRESH_S)]
+    def wait(self) -> list[int]:
+        """The handles of those that have ended; waits a moment for one."""
+        return [key.fd for key, _ in self._selector.select(REFRESH_S)]
 
-    def _take(self, handle: int) -> tuple[Job, str | None]:
+    def take(self, handle: int) -> tuple[Job, str | None]:
+        """The job that has ended, and why it failed if it did."""
         job, process = self._processes.pop(handle)
         self._selector.unregister(handle)
         os.close(handle)
