@@ -26,6 +26,11 @@ class ConfigError(SkerryError):
     exit_code = 2
 
 
+def cannot_work(name: str, value: object, allowed: str) -> ConfigError:
+    """The error of a value that is impossible: its full name, and what may be given instead."""
+    return ConfigError(f"{name} = {value!r} cannot work", remedy=allowed)
+
+
 class DataError(SkerryError):
     """The training data is missing, empty or too short."""
 

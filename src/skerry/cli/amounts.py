@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 
-from skerry.errors import ConfigError
+from skerry.errors import cannot_work
 
 _TIMES = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "y": 365 * 86400.0}
 _COUNTS = {"": 1, "k": 10**3, "M": 10**6}
@@ -24,7 +24,7 @@ def _count(name: str, text: str, piece: str) -> int:
     allowed = 'give whole numbers, 1 or more, like "8" or "150k,1.2M" (k: thousand, M: million)'
     value = _read(name, text, piece, _COUNTS, allowed)
     if not 1 <= value < 2**53 or value != round(value):
-        raise _bad(name, text, allowed)
+        raise cannot_work(name, text, allowed)
     return round(value)
 
 
@@ -33,7 +33,7 @@ def seconds(name: str, text: str, *, zero: bool = True) -> float:
     allowed = f'give {"0 or more" if zero else "more than 0"} with its unit, like "77s" or "1y" (units: ms, s, min, h, d, y)'
     value = 0.0 if text.strip() == "0" else _read(name, text, text.strip(), _TIMES, allowed)
     if not 0 <= value < math.inf or not (zero or value):
-        raise _bad(name, text, allowed)
+        raise cannot_work(name, text, allowed)
     return value
 
 
@@ -41,19 +41,15 @@ def listed(name: str, text: str) -> list[str]:
     """What stands between the commas, each once."""
     pieces = list(dict.fromkeys(filter(None, map(str.strip, text.split(",")))))
     if not pieces:
-        raise _bad(name, text, "give at least one")
+        raise cannot_work(name, text, "give at least one")
     return pieces
 
 
 def _read(name: str, text: str, piece: str, units: dict[str, float] | dict[str, int], allowed: str) -> float:
     found = _AMOUNT.fullmatch(piece)
     if found is None or found["unit"] not in units:
-        raise _bad(name, text, allowed)
+        raise cannot_work(name, text, allowed)
     try:
         return float(f"{float(found['number']) * units[found['unit']]:.15g}")  # 1.2M is a whole number
     except ValueError:
-        raise _bad(name, text, allowed) from None
-
-
-def _bad(name: str, text: str, allowed: str) -> ConfigError:
-    return ConfigError(f"{name} = {text!r} cannot work", remedy=allowed)
+        raise cannot_work(name, text, allowed) from None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from skerry.core.layout import Fragmentation
-from skerry.errors import ConfigError
+from skerry.errors import ConfigError, cannot_work
 
 MergeRule = Literal["rda", "direct"]
 IncludedRule = Literal["overwrite", "rebase", "blend"]
@@ -142,4 +142,4 @@ def _is_pattern(value: object) -> bool:
 
 
 def _bad(name: str, value: object, allowed: str) -> ConfigError:
-    return ConfigError(f"policy.{name} = {value!r} cannot work", remedy=allowed)
+    return cannot_work(f"policy.{name}", value, allowed)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from skerry.errors import ConfigError
+from skerry.errors import ConfigError, cannot_work
 from skerry.recipe.model import SIZES
 
 Size = Literal["nano", "tiny", "small"]
@@ -66,4 +66,4 @@ assert set(SIZES) == set(get_args(Size))
 
 
 def _bad(name: str, value: object, allowed: str) -> ConfigError:
-    return ConfigError(f"recipe.{name} = {value!r} cannot work", remedy=allowed)
+    return cannot_work(f"recipe.{name}", value, allowed)

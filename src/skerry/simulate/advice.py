@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from skerry.core.policy import Policy
-from skerry.errors import ConfigError
-from skerry.simulate.fleet import GoalPart, Site, bad
+from skerry.errors import ConfigError, cannot_work
+from skerry.simulate.fleet import GoalPart, Site
 from skerry.simulate.plan import GBIT, METHODS, NEAR, Choice, Planner, coupling
 
 
@@ -32,12 +32,14 @@ def _out_of_reach(choices: Sequence[Choice], goal: GoalPart) -> ConfigError:
     fastest = min(choices, key=lambda choice: choice.days)
     cheapest = min(choices, key=lambda choice: choice.cost)
     if fastest.days > goal.max_days:
-        return bad("goal.max_days", goal.max_days, f"the fastest choice ({fastest.names}) takes {fastest.days:.4g} days")
+        allowed = f"the fastest choice ({fastest.names}) takes {fastest.days:.4g} days"
+        return cannot_work("goal.max_days", goal.max_days, allowed)
     if cheapest.cost > goal.max_cost:
-        return bad("goal.max_cost", goal.max_cost, f"the cheapest choice ({cheapest.names}) costs {cheapest.cost:,.0f}")
+        allowed = f"the cheapest choice ({cheapest.names}) costs {cheapest.cost:,.0f}"
+        return cannot_work("goal.max_cost", goal.max_cost, allowed)
     least = min((choice for choice in choices if choice.days <= goal.max_days), key=lambda choice: choice.cost)
-    return bad("goal.max_cost", goal.max_cost, f"what ends within goal.max_days = {goal.max_days:g} costs {least.cost:,.0f} "
-               f"at least ({least.names})")  # fmt: skip
+    allowed = f"what ends within goal.max_days = {goal.max_days:g} costs {least.cost:,.0f} at least ({least.names})"
+    return cannot_work("goal.max_cost", goal.max_cost, allowed)
 
 
 def front(choices: Sequence[Choice]) -> list[Choice]:

@@ -19,7 +19,7 @@ from typing import Literal, Protocol
 
 from skerry.codecs import get_codec
 from skerry.core.policy import Policy
-from skerry.errors import ConfigError
+from skerry.errors import cannot_work
 from skerry.world.links import Link
 
 Limit = Literal["computing", "bandwidth", "latency"]
@@ -39,12 +39,12 @@ class Job:
     def __post_init__(self) -> None:
         for name in ("params", "sites"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise _bad(name, getattr(self, name), "give a whole number, 1 or more")
+                raise cannot_work(name, getattr(self, name), "give a whole number, 1 or more")
         for name in ("step_s", "gradient_bits", "bits"):
             if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
-                raise _bad(name, getattr(self, name), "give a number above 0")
+                raise cannot_work(name, getattr(self, name), "give a number above 0")
         if not 0 <= self.backward <= 1:
-            raise _bad("backward", self.backward, "give a share of the step, 0 to 1")
+            raise cannot_work("backward", self.backward, "give a share of the step, 0 to 1")
 
     def nbytes(self, elements: int, codec: str) -> float:
         """Of so many elements on their way."""
@@ -207,7 +207,7 @@ def _waits(policy: Policy) -> float:
 def _idle(computing: float, utilisation: float) -> float:
     """Seconds that may be waited beside so many of computing."""
     if not 0 < utilisation <= 1:
-        raise _bad("utilisation", utilisation, "give a share of the time, above 0 and at most 1")
+        raise cannot_work("utilisation", utilisation, "give a share of the time, above 0 and at most 1")
     return computing * (1 / utilisation - 1)
 
 
@@ -226,7 +226,3 @@ def _limit(held_up: bool, sending: float, travelling: float) -> Limit:
     if not held_up:
         return "computing"
     return "bandwidth" if sending >= travelling else "latency"
-
-
-def _bad(name: str, value: object, allowed: str) -> ConfigError:
-    return ConfigError(f"{name} = {value!r} cannot work", remedy=allowed)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from skerry.core.policy import CodecName
-from skerry.errors import ConfigError
+from skerry.errors import ConfigError, cannot_work
 from skerry.world.links import Link
 
 Aim = Literal["time", "cost"]
@@ -49,7 +49,7 @@ class Site:
 
     def _check(self, name: str, allowed: str, fine: bool) -> None:
         if not fine:
-            raise bad(f"sites.{self.name}.{name}", getattr(self, name), allowed)
+            raise cannot_work(f"sites.{self.name}.{name}", getattr(self, name), allowed)
 
     @cached_property
     def link_(self) -> Link:
@@ -71,9 +71,9 @@ class ModelPart:
         for name in ("params", "tokens", "batch"):
             value = getattr(self, name)
             if not 1 <= value < 2**63 or value % 1:
-                raise bad(f"model.{name}", value, "give a whole number, 1 or more")
+                raise cannot_work(f"model.{name}", value, "give a whole number, 1 or more")
         if not 0 <= self.active <= self.params:
-            raise bad("model.active", self.active, f"give 0 (all) or more, and at most params ({self.params:g})")
+            raise cannot_work("model.active", self.active, f"give 0 (all) or more, and at most params ({self.params:g})")
 
     @property
     def flops(self) -> float:
@@ -100,20 +100,20 @@ class ChoicesPart:
         """Raises ConfigError. What the policy refuses is found when it is made."""
         for name in ("learners_per_site", "intervals", "overlaps", "codecs_down"):
             if not getattr(self, name):
-                raise bad(f"choices.{name}", [], "give at least one")
+                raise cannot_work(f"choices.{name}", [], "give at least one")
         for name in ("learners_per_site", "intervals"):
             if min(getattr(self, name)) < 1:
-                raise bad(f"choices.{name}", list(getattr(self, name)), "give whole numbers, 1 or more")
+                raise cannot_work(f"choices.{name}", list(getattr(self, name)), "give whole numbers, 1 or more")
         for name in ("quorum", "min_chips"):
             if getattr(self, name) < 1:
-                raise bad(f"choices.{name}", getattr(self, name), "give a whole number, 1 or more")
+                raise cannot_work(f"choices.{name}", getattr(self, name), "give a whole number, 1 or more")
         for name in ("headroom", "max_overlap"):
             if not 0 < getattr(self, name) <= 1:
-                raise bad(f"choices.{name}", getattr(self, name), "give a share, above 0 and at most 1")
+                raise cannot_work(f"choices.{name}", getattr(self, name), "give a share, above 0 and at most 1")
         most = self.max_overlap * max(self.intervals)
         if min(self.overlaps) > most or min(self.overlaps) >= max(self.intervals):
-            raise bad("choices.overlaps", list(self.overlaps), f"give one of at most {most:g} (choices.max_overlap of the "
-                      "longest interval), and below the interval")  # fmt: skip
+            allowed = f"give one of at most {most:g} (choices.max_overlap of the longest interval), and below the interval"
+            raise cannot_work("choices.overlaps", list(self.overlaps), allowed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,10 +127,10 @@ class GoalPart:
     def check(self) -> None:
         """Raises ConfigError."""
         if self.least not in get_args(Aim):
-            raise bad("goal.least", self.least, f"choose one of {', '.join(get_args(Aim))}")
+            raise cannot_work("goal.least", self.least, f"choose one of {', '.join(get_args(Aim))}")
         for name in ("max_days", "max_cost"):
             if not getattr(self, name) > 0:
-                raise bad(f"goal.{name}", getattr(self, name), "give a number above 0")
+                raise cannot_work(f"goal.{name}", getattr(self, name), "give a number above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,15 +165,11 @@ class Fleet:
             raise ConfigError(f"syncer: {error.message}", remedy=error.remedy) from error
         names = [site.name for site in self.sites]
         if not 1 <= len(names) <= MOST_SITES:
-            raise bad("sites", f"{len(names)} of them", f"give 1 to {MOST_SITES} tables [[sites]]")
+            raise cannot_work("sites", f"{len(names)} of them", f"give 1 to {MOST_SITES} tables [[sites]]")
         for name in names:
             if not name or names.count(name) > 1:
-                raise bad("sites.name", name, "give every site a name of its own")
+                raise cannot_work("sites.name", name, "give every site a name of its own")
         most = max(site.chips for site in self.sites)
         if most < self.choices.min_chips * min(self.choices.learners_per_site):
-            raise bad("choices.min_chips", self.choices.min_chips, f"no site has so many for a learner (the largest: {most})")
-
-
-def bad(name: str, value: Any, allowed: str) -> ConfigError:
-    """The error of a value that cannot work."""
-    return ConfigError(f"{name} = {value!r} cannot work", remedy=allowed)
+            allowed = f"no site has so many for a learner (the largest: {most})"
+            raise cannot_work("choices.min_chips", self.choices.min_chips, allowed)

@@ -33,7 +33,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from skerry.simulate.returns import Array, Returns, bad
+from skerry.errors import cannot_work
+from skerry.simulate.returns import Array, Returns
 
 Kind = Literal["rigid", "elastic", "decoupled"]
 Stops = Literal["spared", "lengthened"]
@@ -68,21 +69,22 @@ class Job:
     def __post_init__(self) -> None:
         for name in ("chips", "learners", "slice_chips"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise bad(name, getattr(self, name), "give a whole number, 1 or more")
+                raise cannot_work(name, getattr(self, name), "give a whole number, 1 or more")
         if self.learners > self.chips:
-            raise bad("learners", self.learners, f"give at most one a chip ({self.chips:,})")
+            raise cannot_work("learners", self.learners, f"give at most one a chip ({self.chips:,})")
         for name, kinds in (("kind", Kind), ("stops", Stops), ("stalls", Stalls)):
             if getattr(self, name) not in get_args(kinds):
-                raise bad(name, getattr(self, name), f"choose one of {', '.join(get_args(kinds))}")
+                raise cannot_work(name, getattr(self, name), f"choose one of {', '.join(get_args(kinds))}")
         for name in ("mtbi", "days"):
             if not 0 < getattr(self, name) < math.inf:
-                raise bad(name, getattr(self, name), "give a number above 0")
+                raise cannot_work(name, getattr(self, name), "give a number above 0")
         for name in ("shrink", "grow"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise bad(name, getattr(self, name), "give 0 or more seconds")
+                raise cannot_work(name, getattr(self, name), "give 0 or more seconds")
         if self.rate * self.seconds > MOST_FAILURES:
-            raise bad("days", self.days, f"a learner would meet {self.rate * self.seconds:.2g} failures in that time; give "
-                      f"fewer days or a longer mtbi (at most {MOST_FAILURES:,} failures)")  # fmt: skip
+            reason = f"a learner would meet {self.rate * self.seconds:.2g} failures in that time"
+            allowed = f"give fewer days or a longer mtbi (at most {MOST_FAILURES:,} failures)"
+            raise cannot_work("days", self.days, f"{reason}; {allowed}")
 
     @property
     def seconds(self) -> float:

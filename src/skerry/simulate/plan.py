@@ -20,9 +20,10 @@ from itertools import combinations, product
 
 from skerry.core.policy import ALL, Policy
 from skerry.core.presets import preset
+from skerry.errors import cannot_work
 from skerry.simulate import goodput
 from skerry.simulate.bandwidth import Decoupled, Job, method
-from skerry.simulate.fleet import Fleet, Site, bad
+from skerry.simulate.fleet import Fleet, Site
 from skerry.simulate.returns import Returns
 from skerry.world.links import Link
 
@@ -70,7 +71,7 @@ class Planner:
         self.fleet = fleet
         most = max(fleet.choices.learners_per_site) * len(fleet.sites)
         if fleet.choices.quorum > most:
-            raise bad("choices.quorum", fleet.choices.quorum, f"the fleet has {most} learners at most")
+            raise cannot_work("choices.quorum", fleet.choices.quorum, f"the fleet has {most} learners at most")
         self.policies = {name: list(self._policies(name)) for name in METHODS if name != DATA_PARALLEL}
 
     def _policies(self, name: str) -> Iterator[Policy]:

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from skerry.errors import ConfigError
+from skerry.errors import cannot_work
 
 Law = Literal["constant", "exponential", "weibull"]
 Array = NDArray[np.float64]
@@ -32,12 +32,12 @@ class Returns:
 
     def __post_init__(self) -> None:
         if self.law not in get_args(Law):
-            raise bad("law", self.law, f"choose one of {', '.join(get_args(Law))}")
+            raise cannot_work("law", self.law, f"choose one of {', '.join(get_args(Law))}")
         if not 0 <= self.mean < math.inf:
-            raise bad("mean_return", self.mean, "give 0 or more seconds")
+            raise cannot_work("mean_return", self.mean, "give 0 or more seconds")
         for name in ("shape", "power"):
             if not 0.05 <= getattr(self, name) <= 100:
-                raise bad(name, getattr(self, name), "give 0.05 to 100")
+                raise cannot_work(name, getattr(self, name), "give 0.05 to 100")
 
     def delays(self, uniform: Array) -> Array:
         """The delays in seconds that belong to uniform variates in [0, 1)."""
@@ -57,8 +57,3 @@ class Returns:
         with np.errstate(over="ignore", divide="ignore"):
             tail = -np.expm1(self.power * np.log(-np.expm1(-np.exp(y * self.shape))))
         return float(self.mean / (step * np.sum(tail * np.exp(y))))
-
-
-def bad(name: str, value: object, allowed: str) -> ConfigError:
-    """The error of a value that cannot work."""
-    return ConfigError(f"{name} = {value!r} cannot work", remedy=allowed)

@@ -18,7 +18,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from skerry.errors import ConfigError
+from skerry.errors import cannot_work
 
 Clock = Literal["time", "tokens"]
 MOST_EVENTS = 1_000_000
@@ -51,27 +51,27 @@ class Fleet:
     def __post_init__(self) -> None:
         for name in ("tokens", "rate", "window_s", "stay_s"):
             if not 0 < getattr(self, name) < math.inf:
-                raise _bad(name, getattr(self, name), "give a number above 0")
+                raise cannot_work(name, getattr(self, name), "give a number above 0")
         for name in ("share", "join_s", "stall_s", "checkpoint_s"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise _bad(name, getattr(self, name), "give 0 or more")
+                raise cannot_work(name, getattr(self, name), "give 0 or more")
         for name in ("offered", "efficiency"):
             if not 0 <= getattr(self, name) <= 1:
-                raise _bad(name, getattr(self, name), "give a share, 0 to 1")
+                raise cannot_work(name, getattr(self, name), "give a share, 0 to 1")
         if not isinstance(self.learners, int) or self.learners < 1:
-            raise _bad("learners", self.learners, "give a whole number, 1 or more")
+            raise cannot_work("learners", self.learners, "give a whole number, 1 or more")
         if self.extra_learners is not None and (not isinstance(self.extra_learners, int) or self.extra_learners < 1):
-            raise _bad("extra_learners", self.extra_learners, "give a whole number, 1 or more")
+            raise cannot_work("extra_learners", self.extra_learners, "give a whole number, 1 or more")
         if self.clock not in get_args(Clock):
-            raise _bad("clock", self.clock, f"choose one of {', '.join(get_args(Clock))}")
+            raise cannot_work("clock", self.clock, f"choose one of {', '.join(get_args(Clock))}")
         if not isinstance(self.seed, int) or self.seed < 0:
-            raise _bad("seed", self.seed, "give a whole number, 0 or more")
+            raise cannot_work("seed", self.seed, "give a whole number, 0 or more")
         events = self.base_s * (2 * self.extras / self.stay_s + 2 / self.window_s)
         events += self.base_s / self.checkpoint_s if self.checkpoint_s else 0.0
         if events > MOST_EVENTS:
-            raise _bad("tokens", self.tokens, f"{self.base_s:.3g} s with {events:.2g} comings, goings and checkpoints are too "
-                       f"many to go through (at most {MOST_EVENTS:,}): give fewer, or longer stay_s, window_s, "
-                       "checkpoint_s")  # fmt: skip
+            reason = f"{self.base_s:.3g} s with {events:.2g} comings, goings and checkpoints are too many to go through"
+            allowed = f"(at most {MOST_EVENTS:,}): give fewer, or longer stay_s, window_s, checkpoint_s"
+            raise cannot_work("tokens", self.tokens, f"{reason} {allowed}")
 
     @property
     def base_s(self) -> float:
@@ -205,7 +205,3 @@ def _train(course: _Course, members: int, draws: np.random.Generator) -> int:
         if course.time >= checkpoint or (changed and not fleet.checkpoint_s):
             break
     return len(leaving)
-
-
-def _bad(name: str, value: object, allowed: str) -> ConfigError:
-    return ConfigError(f"{name} = {value!r} cannot work", remedy=allowed)

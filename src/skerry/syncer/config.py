@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from skerry.errors import ConfigError
+from skerry.errors import ConfigError, cannot_work
 from skerry.fabric.tls import TlsConfig
 
 
@@ -62,4 +62,4 @@ class SyncerConfig:
 
 
 def _bad(name: str, value: object, allowed: str) -> ConfigError:
-    return ConfigError(f"syncer.{name} = {value!r} cannot work", remedy=allowed)
+    return cannot_work(f"syncer.{name}", value, allowed)

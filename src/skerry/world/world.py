@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from skerry.errors import ConfigError
+from skerry.errors import ConfigError, cannot_work
 from skerry.world.faults import Fault, FaultScript
 from skerry.world.links import Link
 
@@ -96,4 +96,4 @@ class World:
 
 
 def _bad(name: str, value: object, allowed: str) -> ConfigError:
-    return ConfigError(f"world.{name} = {value!r} cannot work", remedy=allowed)
+    return cannot_work(f"world.{name}", value, allowed)
