@@ -163,3 +163,13 @@ def test_a_synchronous_laggard_takes_over_at_once_and_says_nothing_of_what_it_pa
     actions = island.apply(order.version)
     assert island.core.clock == 12
     assert [nothing.step for nothing in only(actions, Nothing)] == [4, 8, 12]
+
+
+def test_a_jump_takes_along_what_was_to_wait_for_the_steps_passed_over() -> None:
+    island = Island(synchronous=True, quorum=0, on_included="overwrite", fragments=2)
+    island.step(4)
+    island.copy(4)
+    assert not only(island.deliver(1, 4, merged=4 * TOKENS), TakeOver), "that is for step 6"
+    (order,) = only(island.deliver(3, 10, fragment=1), TakeOver)
+    assert only(island.apply(order.version, fragment=1), TakeOver) == [TakeOver(fragment=0, version=1, rule="overwrite")]
+    assert island.core.clock == 10

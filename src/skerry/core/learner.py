@@ -383,6 +383,8 @@ class LearnerCore:
                                        settled=memory.settled[p], count=self._done(event.count)))  # fmt: skip
             for step in range(old + 1, self.clock + 1):  # passed over in a jump: nobody shall wait for these
                 self._out.extend(Nothing(**self._name(), fragment=q, step=step) for q in self._scheduled(step))
+            if self.clock > old:
+                self._take_over_due()  # what was to wait for steps that are passed over now
         self._consider(p)
 
     def take(self, event: Applied, rule: TakeOverRule, until: Count | None, step: int) -> None:
