@@ -29,6 +29,8 @@ class Count(NamedTuple):
 
     def minus(self, other: Count) -> Count:
         """What was done since `other`."""
+        if other == (0, 0, 0):
+            return self
         return Count(self.steps - other.steps, self.tokens - other.tokens, self.busy_us - other.busy_us)
 
 

@@ -79,7 +79,8 @@ class Agent(Protocol):
 class Line:
     """One connection of one agent."""
 
-    __slots__ = ("_hub", "_sending", "_up_free", "_waiting", "agent", "generation", "learner", "link", "lost")
+    __slots__ = ("_hub", "_sending", "_up_free", "_waiting", "agent", "generation", "learner", "link", "lost",
+                 "said_at")  # fmt: skip
 
     def __init__(self, hub: Hub, agent: Agent, link: Link) -> None:
         self.agent = agent
@@ -87,6 +88,7 @@ class Line:
         self.learner = -1  # these two from the Welcome on
         self.generation = 0
         self.lost = False
+        self.said_at = hub.queue.now
         self._hub = hub
         self._up_free = 0.0
         self._sending = False
@@ -94,7 +96,9 @@ class Line:
 
     def say(self, message: SyncerEvent) -> None:
         """Up, a control message."""
-        self._hub.queue.after(self.link.latency, self._hub.hear, self, message)
+        queue = self._hub.queue
+        self.said_at = queue.now
+        queue.after(self.link.latency, self._hub.hear, self, message)
 
     def send(self, message: Contribution | Seeded, body: Body, nbytes: int) -> None:
         """Up, with a body: after those that are still being sent."""

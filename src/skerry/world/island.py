@@ -81,8 +81,8 @@ class State(Enum):
     STOPPED = "no more steps"
 
 
-STANDING = frozenset({State.JOINING, State.WAITING, State.STOPPED})
-"""Where orders are carried out at once."""
+STANDING = (State.JOINING, State.WAITING, State.STOPPED)
+"""Where orders are carried out at once. A tuple: it is asked often, and an enum's hash is slow."""
 
 
 class Hand(NamedTuple):
@@ -365,8 +365,9 @@ class Island:
         self._go_down()
 
     def _beat(self, line: Line) -> None:
-        """The heartbeat, as long as this is the agent's line."""
+        """The heartbeat, if nothing else was said, as long as this is the agent's line."""
         if line is self._line:
-            if self._core.joined and not self._agent_frozen:
+            silent = self._queue.now - line.said_at >= self._beat_every
+            if silent and self._core.joined and not self._agent_frozen:
                 line.say(self._core.report())
             self._queue.after(self._beat_every, self._beat, line)
