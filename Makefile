@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCHES := core merge fabric overhead faults lab rounds reality goodput simulate quality
 
-.PHONY: help setup demo test lint bench clean $(addprefix bench-,$(BENCHES))
+.PHONY: help setup demo test lint bench figures clean $(addprefix bench-,$(BENCHES))
 
 help:
 	@echo "make demo        train a small model on four learners under faults; figures and a picture"
 	@echo "make test        lint, types, import floors, docs build, all tests (under 8 minutes on two cores)"
 	@echo "make lint        the static checks alone"
 	@echo "make bench       every measurement of the README but bench-quality (hours); make bench-NAME one of: $(BENCHES)"
+	@echo "make figures     redraw the pictures of docs/ (two minutes)"
 
 setup: $(STAMP)
 
@@ -37,6 +38,9 @@ $(addprefix bench-,$(BENCHES)): bench-%: $(STAMP)
 	$(BIN)/python -m benchmarks.$*
 
 bench: $(addprefix bench-,$(filter-out quality,$(BENCHES)))
+
+figures: $(STAMP)
+	$(BIN)/python -m benchmarks.figures
 
 clean:
 	rm -rf $(VENV) build bench/*.json runs .pytest_cache .hypothesis .mypy_cache .ruff_cache
