@@ -12,7 +12,7 @@ help:
 	@echo "make test        lint, types, import floors, docs build, all tests (under 8 minutes on two cores)"
 	@echo "make lint        the static checks alone"
 	@echo "make bench       every measurement of the README but bench-quality (hours); make bench-NAME one of: $(BENCHES)"
-	@echo "make figures     redraw the pictures of docs/ (two minutes)"
+	@echo "make figures     redraw the pictures of docs/ (seconds)"
 
 setup: $(STAMP)
 

@@ -1,4 +1,4 @@
-"""`make figures`: redraws the pictures of docs/, each by the command that its page names (two minutes).
+"""`make figures`: redraws the pictures of docs/, each by the command that its page names (seconds).
 
 Those of a run are taken from it, if it was made here: docs/demo.png from `make demo`, docs/results/quality.png from `python -m
 benchmarks.quality` (hours).
@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import shutil
 import tempfile
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from skerry.cli import main as skerry
@@ -32,9 +32,11 @@ def main() -> int:
     for command in COMMANDS:
         with tempfile.TemporaryDirectory() as folder:
             print(f"skerry {command}", flush=True)
-            with redirect_stdout(io.StringIO()):
+            said = io.StringIO()
+            with redirect_stdout(said), redirect_stderr(said):
                 code = skerry([*command.split(), "--out", folder])
             if code:
+                print(said.getvalue(), end="")
                 return code
             for picture in Path(folder).glob("*.png"):
                 shutil.move(picture, PICTURES / picture.name)
