@@ -10,7 +10,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 import tomli_w
@@ -25,7 +25,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text())
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}", remedy="name a TOML file with --config") from error
+        raise ConfigError(f"cannot read {path}: {error.strerror}", remedy="name a TOML file that is there") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is no TOML: {error}", remedy="correct that place") from error
 
@@ -88,6 +88,9 @@ def _converted(value: Any, hint: Any, where: str) -> Any:
     try:
         return msgspec.convert(value, hint, dec_hook=_path)
     except msgspec.ValidationError as error:
+        if get_origin(hint) is Literal:
+            raise ConfigError(f"{where} = {value!r} is none that there is",
+                              remedy=f"choose one of {', '.join(map(repr, get_args(hint)))}") from error  # fmt: skip
         raise ConfigError(f"{where} = {value!r} has the wrong type: {error}",
                           remedy="docs/configuration.md has the types") from error  # fmt: skip
 
