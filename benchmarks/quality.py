@@ -100,8 +100,8 @@ def faults(runs: Runs) -> list[Row]:
 
 def merging(runs: Runs) -> list[Row]:
     """Measure 3."""
-    return [at_most(f"M={m}: RDA above direct averaging", _gap(_these(runs[f"decoupled M={m}"], runs[f"direct M={m}"]),
-                                                               runs[f"direct M={m}"]), 0.5, "%") for m in (4, 8)]  # fmt: skip
+    return [at_most(f"M={m}: RDA above direct averaging", _gap(runs[f"decoupled M={m}"], runs[f"direct M={m}"]), 0.5, "%")
+            for m in (4, 8)]  # fmt: skip
 
 
 def unequal(runs: Runs) -> list[Row]:
@@ -141,10 +141,6 @@ def _loss(one: dict[str, Any], step: int) -> float:
     if not step:
         return float(one["eval_loss"])
     return float(min(one["eval_curve"], key=lambda point: abs(point[0] - step))[3])
-
-
-def _these(group: dict[int, Any], seeds: dict[int, Any]) -> dict[int, Any]:
-    return {seed: group[seed] for seed in seeds}
 
 
 def _down(one: dict[str, Any]) -> float:

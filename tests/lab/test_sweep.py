@@ -196,12 +196,11 @@ def test_what_is_finished_is_not_made_again_and_what_failed_is(here, capsys, mon
 
     # Another sweep that comes to the same run takes it as it is; without matplotlib all but the picture.
     (here / "other.toml").write_text(f'name = "other"\n{BASE}')
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "skerry.lab.picture", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert main(["lab", "sweep", "other.toml", "--out", "out"]) == 0
     said = capsys.readouterr().err
     assert "1 of 1 runs are there already" in said
-    assert "no picture: it needs matplotlib" in said
+    assert "the picture needs matplotlib" in said
     row = next(csv.DictReader((here / "out/other.csv").open()))
     assert (row["label"], row["key"], row["steps"]) == ("other", result.stem, "6")
     assert (result.stat().st_ino, result.stat().st_mtime_ns) == first
@@ -270,7 +269,7 @@ def test_the_csv_has_a_row_a_run_and_every_figure():
 
 
 def test_two_numeric_axes_are_a_heat_map():
-    from skerry.lab.picture import draw
+    from skerry.cli.lab_picture import draw
 
     sweep = _sweep('name = "x"\nseeds = [0, 1]\ngrid = {a = [1, 2], b = [0.5]}')
     outcomes = [_outcome(cell.label, cell.seed, 2.0 if cell.seed else None, cell.varied) for cell in sweep.cells()]

@@ -13,8 +13,10 @@ TITLE: dict[str, Any] = {"loc": "left", "fontsize": 10}
 SMALL: dict[str, Any] = {"fontsize": 8, "frameon": False}
 
 
-def canvas(title: str, panels: int = 1, size: tuple[float, float] = (10, 5)) -> tuple[Any, list[Any]]:
-    """An empty figure and its panels, side by side. Raises ConfigError if matplotlib is not installed."""
+def canvas(title: str, panels: int = 1, size: tuple[float, float] = (10, 5),
+           widths: tuple[float, ...] = ()) -> tuple[Any, list[Any]]:  # fmt: skip
+    """An empty figure and its panels, side by side, all of one width unless `widths` has each one's. Raises
+    ConfigError if matplotlib is not installed."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -22,7 +24,8 @@ def canvas(title: str, panels: int = 1, size: tuple[float, float] = (10, 5)) -> 
         raise ConfigError("the picture needs matplotlib", remedy="pip install 'skerry[report]'") from error
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = list(figure.subplots(1, panels, squeeze=False)[0])
+    widths = widths or (1,) * panels
+    axes = list(figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0])
     for one in axes:
         one.spines[["top", "right"]].set_visible(False)
         one.grid(alpha=0.25)

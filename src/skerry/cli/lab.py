@@ -11,23 +11,20 @@ import os
 import sys
 import tomllib
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
 
 from skerry.cli.lab_tree import DATA_PARALLEL, LabConfig, Method, Tables, load, nested, resolved
 from skerry.cli.options import parse
 from skerry.cli.outputs import cell, finite
+from skerry.cli.progress import Bar
 from skerry.cli.toml import read
 from skerry.errors import ConfigError, StorageError
 from skerry.recipe.config import Size
 from skerry.store.files import settle
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 EXAMPLES = """
 skerry lab                                                       four learners, 1000 steps, a nano model, virtual time
@@ -149,32 +146,21 @@ class Shown:
 
     def __init__(self, steps: int) -> None:
         self._steps, self._step = steps, 0
-        self._progress = _bar() if sys.stderr.isatty() else None
-        self._task = self._progress.add_task("starting", total=1.0) if self._progress else None
-        self._screen: AbstractContextManager[Any] = self._progress or nullcontext()
+        self._bar = Bar("starting", 1.0)
 
     def __enter__(self) -> Shown:
-        self._screen.__enter__()
+        self._bar.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._screen.__exit__(*error)
+        self._bar.__exit__(*error)
 
     def __call__(self, share: float, step: int, virtual_s: float) -> None:
         self._step = step
-        if self._progress and self._task is not None:
-            self._progress.update(self._task, completed=share, description=f"{self}, {virtual_s:,.0f} virtual s")
+        self._bar.reach(share, f"{self}, {virtual_s:,.0f} virtual s")
 
     def __str__(self) -> str:
         return f"step {self._step:,} of {self._steps:,}" if self._steps else f"step {self._step:,}"
-
-
-def _bar() -> Progress:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    return Progress(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(elapsed_when_finished=True),
-                    console=Console(stderr=True), transient=True)  # fmt: skip
 
 
 def speeds_of(text: str) -> list[float]:
@@ -197,7 +183,7 @@ def assignment(text: str) -> tuple[str, Any]:
         read_value = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         read_value = value
-    return "world.learners" if name == "learners" else name, read_value
+    return name, read_value
 
 
 def _write(path: Path, text: str) -> None:

@@ -23,6 +23,7 @@ import tomli_w
 import tyro
 
 import skerry
+from skerry.cli.lab_picture import draw
 from skerry.cli.lab_show import SweepShown
 from skerry.cli.lab_tree import DATA_PARALLEL, LabConfig, load, nested, resolved
 from skerry.cli.options import parse
@@ -99,9 +100,8 @@ def plan(sweep: Sweep, code: Path) -> list[Planned]:
     code_keys = {baseline: code_hash(code, modules) for baseline, modules in CODE.items()}
     corpora, planned = {}, []
     for cell in sweep.cells():
-        values = {"world.learners" if name == "learners" else name: value for name, value in cell.values.items()}
         try:
-            config = load([(f"run {cell.label!r}", {**nested(values), "seed": cell.seed})])
+            config = load([(f"run {cell.label!r}", {**nested(cell.values), "seed": cell.seed})])
         except ConfigError as error:
             raise ConfigError(f"{sweep.source}: {error.message.replace(f'run {cell.label!r}: ', '')} (in run {cell.label!r})",
                               remedy=error.remedy) from error  # fmt: skip
@@ -181,11 +181,9 @@ def _report(sweep: Sweep, outcomes: Sequence[Outcome], folder: Path) -> None:
     files = [folder / f"{sweep.name}.csv", folder / f"{sweep.name}.png"]
     try:
         files[0].write_text(rows_csv(outcomes))
-        from skerry.lab.picture import draw  # late: a sweep does without matplotlib
-
         files[1].write_bytes(draw(sweep, outcomes))
-    except ImportError:
-        print("no picture: it needs matplotlib; pip install 'skerry[report]'", file=sys.stderr)
+    except ConfigError as error:  # a sweep does without matplotlib
+        print(f"skerry: {error}", file=sys.stderr)
         files.pop()
     except OSError as error:
         raise StorageError(f"cannot write {error.filename}: {error.strerror}", remedy="free space there") from error

@@ -22,6 +22,7 @@ from skerry.world.world import World
 
 Method = Literal["decoupled", "streaming", "diloco", "data-parallel"]
 DATA_PARALLEL: Method = "data-parallel"
+SHORT = {"learners": "world.learners"}
 STEPS = 1000
 MODEL: Literal["nano"] = "nano"
 
@@ -82,10 +83,11 @@ def resolved(config: LabConfig) -> Tables:
 
 
 def nested(flat: Mapping[str, Any]) -> Tables:
-    """{"policy.steps": 5} as {"policy": {"steps": 5}}. Raises ConfigError where a key is a value and a table at once."""
+    """{"policy.steps": 5} as {"policy": {"steps": 5}}; of two values of one key the later. Raises ConfigError where a key is a
+    value and a table at once."""
     tables: Tables = {}
     for name, value in flat.items():
-        *parts, last = name.split(".")
+        *parts, last = SHORT.get(name, name).split(".")
         inner = tables
         for part in parts:
             inner = inner.setdefault(part, {})

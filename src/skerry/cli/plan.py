@@ -16,7 +16,7 @@ from skerry.cli.outputs import OutputOptions, emit, table
 from skerry.cli.progress import Bar
 from skerry.cli.toml import filled, read, write
 from skerry.errors import ConfigError
-from skerry.simulate.advice import More, front, limits, one_more, quorums, take, why_not_decoupled
+from skerry.simulate.advice import More, asked, front, limits, one_more, quorums, take, why_not_decoupled
 from skerry.simulate.fleet import Fleet, Site
 from skerry.simulate.plan import GBIT, METHODS, Choice, Planner
 
@@ -119,8 +119,7 @@ def _more_row(more: More, chosen: Choice) -> dict[str, Any]:
 def _text(planner: Planner, choices: Sequence[Choice], chosen: Choice, advice: dict[str, Any]) -> str:
     """The plan for the terminal: with it, the best that each method could do for the same goal."""
     goal, model = planner.fleet.goal, planner.fleet.model
-    key = (lambda choice: choice.days) if goal.least == "time" else (lambda choice: choice.cost)
-    others = [min(own, key=key) for name in METHODS if (own := [
+    others = [min(own, key=asked(goal)) for name in METHODS if (own := [
         choice for choice in choices if choice.method == name and choice.sites == chosen.sites])]  # fmt: skip
     wanted = f"least {goal.least}" + "".join(f", {name} {value:,g}" for name, value in (
         ("at most days", goal.max_days), ("at most cost", goal.max_cost)) if value < float("inf"))  # fmt: skip

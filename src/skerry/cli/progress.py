@@ -47,9 +47,9 @@ class Bar:
         """So much more is done."""
         self.reach(self._done + amount)
 
-    def reach(self, done: float) -> None:
-        """So much is done in all."""
-        self._done = done
+    def reach(self, done: float, doing: str = "") -> None:
+        """So much is done in all; and what is being done now, if that changes."""
+        self._done, self._doing = done, doing or self._doing
         self._update()
 
     def restart(self, total: float) -> None:
@@ -69,4 +69,5 @@ class Bar:
 
     def _update(self) -> None:
         if self._bar and self._bar.task_ids:
-            self._bar.update(self._bar.task_ids[0], total=self._total, completed=self._done)
+            self._bar.update(self._bar.task_ids[0], total=self._total, completed=self._done,
+                             description=self._doing)  # fmt: skip

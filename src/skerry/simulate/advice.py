@@ -19,12 +19,14 @@ def take(choices: Sequence[Choice], goal: GoalPart) -> Choice:
     within = [choice for choice in own if choice.days <= goal.max_days and choice.cost <= goal.max_cost]
     if not within:
         raise _out_of_reach(own, goal)
-    best = min(map(_value(goal), within))
-    near = [choice for choice in within if _value(goal)(choice) <= best * NEAR]
-    return min(near, key=lambda choice: (METHODS.index(choice.method), choice.learners, _value(goal)(choice), choice.cost))
+    value = asked(goal)
+    best = min(map(value, within))
+    near = [choice for choice in within if value(choice) <= best * NEAR]
+    return min(near, key=lambda choice: (METHODS.index(choice.method), choice.learners, value(choice), choice.cost))
 
 
-def _value(goal: GoalPart) -> Callable[[Choice], float]:
+def asked(goal: GoalPart) -> Callable[[Choice], float]:
+    """What should be least: days, or the cost."""
     return (lambda choice: choice.days) if goal.least == "time" else (lambda choice: choice.cost)
 
 

@@ -1,5 +1,4 @@
-"""Plans: every sensible way to train a model on a fleet, with its time, cost, goodput and traffic; which one to take, and what
-one more site or Gbit/s would bring.
+"""Plans: every sensible way to train a model on a fleet, with its time, cost, goodput and traffic (advice.py: which to take).
 
 Rules, which docs/plan.md gives reasons for:
 - A choice is a set of sites, how many learners each of them has, and a method. H, tau and the codec follow: for decoupled the
@@ -7,7 +6,6 @@ Rules, which docs/plan.md gives reasons for:
   the time compute, else those that let most.
 - Times come from chips, speed, availability, goodput (simulate/goodput.py) and bandwidth (simulate/bandwidth.py). The model's
   quality is not predicted.
-- The plan is what the goal asks for; among those within 1 % of the best, the first method, then the fewest learners.
 """
 
 from __future__ import annotations

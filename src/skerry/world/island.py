@@ -103,7 +103,6 @@ class Island:
         self.speed = 1.0  # share of its speed that a fault leaves it
         self.waited = 0.0  # seconds in which its trainer stood because of others
         self.lives = 0
-        self.warnings: list[str] = []
         self._queue, self._hub, self._policy, self._layout, self._link = queue, hub, policy, layout, link
         self._step_times, self._new_trainer = step_times, new_trainer
         codec = get_codec(policy.codec_up)
@@ -116,8 +115,8 @@ class Island:
         self._standing = False
         self._do: dict[type, Callable[[Any], None]] = {
             CopyOut: self._post, TakeOver: self._post, Contribution: self._contribute, Seeded: self._seed, Go: self._go,
-            Done: self._finish, Drop: self._drop, Warn: self._warn, End: self._end, Report: self._say, Nothing: self._say,
-            Received: self._say, TakenOver: self._say,
+            Done: self._finish, Drop: self._drop, Warn: lambda warning: None, End: self._end, Report: self._say,
+            Nothing: self._say, Received: self._say, TakenOver: self._say,
         }  # fmt: skip
 
     # ------------------------------------------------------------------ a life
@@ -357,9 +356,6 @@ class Island:
 
     def _drop(self, action: Drop) -> None:
         self._values[action.fragment, action.version].pop()
-
-    def _warn(self, action: Warn) -> None:
-        self.warnings.append(action.text)
 
     def _end(self, action: LearnerAction) -> None:
         self._go_down()

@@ -1,46 +1,33 @@
 """The picture of a sweep: loss over tokens for each configuration; a heat map beside it, if the grid has two numeric axes.
 
-Rules: the line is the mean over the seeds, the band reaches from the lowest to the highest; nothing is smoothed. Needs
-matplotlib (the `report` extra): importing this file without it raises ImportError.
+Rules: the line is the mean over the seeds, the band reaches from the lowest to the highest; nothing is smoothed.
 """
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
+from skerry.cli.canvas import COLOURS, SMALL, TITLE, canvas, png
 from skerry.lab.sweep import Sweep
 from skerry.lab.table import Outcome, groups
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#000000")
 LEGEND = 24
-DPI = 110
-TITLE: dict[str, Any] = {"loc": "left", "fontsize": 10}
 
 
 def draw(sweep: Sweep, outcomes: Sequence[Outcome]) -> bytes:
-    """A PNG."""
-    axes = _axes(sweep)
-    figure = Figure(figsize=(15 if axes else 10, 6), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(1, 2 if axes else 1, squeeze=False, width_ratios=[3, 2] if axes else [1])[0]
+    """A PNG. Raises ConfigError if matplotlib is not installed."""
+    axes, seeds = _axes(sweep), len(sweep.seeds)
+    title = f"{sweep.name}: {len(groups(outcomes))} configurations, {seeds} seed{'s' if seeds > 1 else ''} each"
+    figure, panels = canvas(title, size=(15, 6), widths=(3, 2)) if axes else canvas(title, size=(10, 6))
     _curves(panels[0], outcomes)
     if axes:
         _heat(figure, panels[1], axes, outcomes)
-    seeds = len(sweep.seeds)
-    figure.suptitle(f"{sweep.name}: {len(groups(outcomes))} configurations, {seeds} seed{'s' if seeds > 1 else ''} each",
-                    fontsize=13, fontweight="bold", x=0.01, ha="left")  # fmt: skip
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=DPI)
-    return image.getvalue()
+    return png(figure)
 
 
 def _axes(sweep: Sweep) -> tuple[str, str] | None:
@@ -53,6 +40,8 @@ def _axes(sweep: Sweep) -> tuple[str, str] | None:
 
 
 def _curves(axes: Any, outcomes: Sequence[Outcome]) -> None:
+    from matplotlib import colormaps
+
     found = groups(outcomes)
     order = sorted(found, key=lambda label: fmean(one.loss for one in found[label]))  # best first, as in the table
     shades = colormaps["viridis"](np.linspace(0, 0.95, len(order)))
@@ -71,10 +60,7 @@ def _curves(axes: Any, outcomes: Sequence[Outcome]) -> None:
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:.2f}")
     axes.yaxis.set_minor_formatter("{x:.2f}")
-    axes.grid(axis="y", which="both", alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    title = None if len(order) <= LEGEND else f"the best {LEGEND} of {len(order)}"
-    axes.legend(fontsize=8, frameon=False, title=title, title_fontsize=8)
+    axes.legend(title=None if len(order) <= LEGEND else f"the best {LEGEND} of {len(order)}", title_fontsize=8, **SMALL)
 
 
 def _band(curves: Sequence[Any]) -> tuple[Any, Any]:
@@ -102,5 +88,6 @@ def _heat(figure: Any, axes: Any, names: tuple[str, str], outcomes: Sequence[Out
     for axis, tick, one, name in zip((axes.yaxis, axes.xaxis), (axes.set_yticks, axes.set_xticks), values, names, strict=True):
         axis.set_label_text(name)
         tick(range(len(one)), [f"{value:g}" for value in one])
+    axes.grid(False)
     axes.set_title("Last loss, mean over the seeds", **TITLE)
     figure.colorbar(image, ax=axes, label="nats per byte")
