@@ -22,8 +22,9 @@ def batch(learner: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 torch.manual_seed(0)
 torch.set_num_threads(1)  # several such processes share this machine
-model = torch.nn.Sequential(torch.nn.Linear(2, 64), torch.nn.GELU(), torch.nn.Linear(64, 64), torch.nn.GELU(),
-                            torch.nn.Linear(64, 1))
+model = torch.nn.Sequential(
+    torch.nn.Linear(2, 64), torch.nn.GELU(), torch.nn.Linear(64, 64), torch.nn.GELU(), torch.nn.Linear(64, 1)
+)
 optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
 
 with skerry.Learner(model, optimizer, syncer=sys.argv[1], token_file=sys.argv[2]) as learner:  # +

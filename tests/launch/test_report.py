@@ -62,6 +62,7 @@ def test_recovery_counts_only_rounds_opened_after_the_strike(run_dir):
 
 def test_what_a_resumption_has_undone_is_left_out(tmp_path):
     """A first start until 10 s, killed; a second one from the snapshot at 6 s, 100 s later."""
+
     def rounds(*times: float) -> list[dict]:
         return [{"t": t, "kind": "round", "open_s": 0.1, "included": [0], "contributors": 1} for t in times]
 

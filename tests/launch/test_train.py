@@ -233,5 +233,3 @@ def test_status_of_a_run(start, tmp_path, capsys):
     assert main(["status", str(tmp_path / "runs/x"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["phase"] in ("waiting", "running")
     assert main(["status", str(tmp_path / "runs/x")]) == 0 and "phase" in capsys.readouterr().out
-
-

@@ -262,6 +262,7 @@ def test_the_end(island, capfd) -> None:
     agent = it.agent
     steps = it.learner.step
     with ThreadPoolExecutor(1) as other:
+
         def last_round() -> list[Contribution]:
             taken = []
             for fragment in range(2):

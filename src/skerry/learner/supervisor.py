@@ -133,4 +133,3 @@ def _environment() -> dict[str, str]:
     home = str(Path(skerry.__file__).parent.parent)
     path = os.environ.get("PYTHONPATH", "")
     return {**os.environ, "PYTHONPATH": f"{home}{os.pathsep}{path}" if path else home}
-
