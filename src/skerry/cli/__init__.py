@@ -7,6 +7,7 @@ traceback; a command's module is imported when it is called, so that `skerry sta
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -62,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"skerry: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
+        if arguments is None:  # a second Ctrl-C, while Python winds up, ends it without a traceback
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         return INTERRUPTED
     except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
