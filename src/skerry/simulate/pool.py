@@ -31,10 +31,10 @@ class Pool:
     def __exit__(self, kind: Any, *rest: Any) -> None:
         if self._pool is None:
             return
-        self._pool.shutdown(wait=kind is None, cancel_futures=True)
         if kind is not None:  # nobody wants what they are at
             for process in multiprocessing.active_children():
                 process.terminate()
+        self._pool.shutdown()
 
     def map(self, function: Callable[..., T], *tasks: Sequence[Any]) -> Iterator[T]:
         """As the built-in map."""
@@ -42,7 +42,9 @@ class Pool:
             return map(function, *tasks)
         if self._pool is None:
             self._pool = ProcessPoolExecutor(self._jobs, multiprocessing.get_context("spawn"), _begin)
-        return self._pool.map(function, *tasks)
+        # Not the executor's own map: it cancels futures when it is left, and stumbles over them as its processes end.
+        futures = [self._pool.submit(function, *task) for task in zip(*tasks, strict=True)]
+        return (future.result() for future in futures)
 
 
 def _begin() -> None:
