@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from skerry.core import learner, ledger, members, rounds, syncer
+from skerry.core.hands import AHEAD
 from skerry.core.messages import Count
 from skerry.core.policy import ALL, Policy
 from support.storm import calm, storm
@@ -114,6 +115,14 @@ def old_base(begin: Any) -> Any:
     return begun
 
 
+def deaf_to_the_last_question(final_hand_over: Any) -> Any:
+    def handed(self: Any, p: int) -> None:
+        if p not in self._hands or self._hands[p].step != AHEAD:
+            final_hand_over(self, p)
+
+    return handed
+
+
 RULES: dict[str, Change] = {
     "a merge settles what it covers": replaced(ledger.Ledger, "keep", keep_settled),
     "a contribution begins where the last one was settled": replaced(rounds.Rounds, "_judge", any_interval),
@@ -131,6 +140,8 @@ RULES: dict[str, Change] = {
     "carry settles nothing": replaced(learner.LearnerCore, "take", settle_at("carry")),
     "a new generation counts from zero": replaced(learner.LearnerCore, "_begin_anew", forgetful_of_origin),
     "a new generation takes everything over": replaced(learner.LearnerCore, "_begin_anew", old_base),
+    "the last question is not answered by what is kept for another": replaced(
+        learner.LearnerCore, "_final_hand_over", deaf_to_the_last_question),
     "a late contribution is no longer open": without_effect(learner.LearnerCore, "_answer"),
     "a cancelled contribution is no longer open": without_effect(learner.LearnerCore, "_cancel"),
 }  # fmt: skip

@@ -63,6 +63,15 @@ def rounded(island, fragment: int, value: np.ndarray) -> np.ndarray:
     return torch.cat(parts).numpy()
 
 
+def twin_change(island, fragment: int, steps: int, base: np.ndarray | None = None) -> np.ndarray:
+    """What so many steps do to the fragment. `base`: where they begin; none: at the run's first model."""
+    base = island.syncer.values[fragment] if base is None else base
+    twin = base.copy()
+    for _ in range(steps):
+        twin = rounded(island, fragment, twin - np.float32(0.125))
+    return base - twin
+
+
 def test_begin(island) -> None:
     model = mixed_model()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -86,11 +95,8 @@ def test_contribution_is_base_less_parameters_exactly(island) -> None:
     moved, _ = it.until(TakenOver, lambda m: m.version == 1)
     message, body = asked(it, 1)
     assert message.base == 1 and message.since == moved.settled and message.until.steps > message.since.steps
-    base = rounded(it, 1, value)
-    twin = base.copy()
-    for _ in range(message.until.steps - message.since.steps):
-        twin = rounded(it, 1, twin - np.float32(0.125))
-    assert np.array_equal(body, base - twin)
+    steps = message.until.steps - message.since.steps
+    assert np.array_equal(body, twin_change(it, 1, steps, rounded(it, 1, value)))
 
 
 @pytest.mark.parametrize(("rule", "included"), [("overwrite", True), ("rebase", True), ("blend", True), ("carry", False),
@@ -148,6 +154,23 @@ def test_nothing_and_cancel(island) -> None:
     it.syncer.send(Cancel(fragment=0, step=2))
     second, _ = asked(it, 0, step=6)
     assert second.since == first.since and second.until.tokens > first.until.tokens  # nothing of it was lost
+
+
+def test_who_was_too_late_has_the_answer_ready(island) -> None:
+    """The third question is answered though the trainer stands still."""
+    it = island(mixed_model(), POLICY)
+    at = []
+    for step in (2, 4):
+        message, _ = asked(it, 0, step)
+        at.append(message.until.steps)
+        it.syncer.send(Answer(learner=0, generation=1, fragment=0, step=step, verdict="late"))
+    expected = 2 * at[1] - at[0] + 20
+    for steps in (expected, expected + 20):  # past the first report it is ordered, past the second it is done
+        it.train_until(lambda steps=steps: it.syncer.heard(Report, lambda m: m.count.steps >= steps) is not None)
+    it.syncer.send(Ask(fragment=0, step=6, progress=0.1))
+    third, body = it.syncer.wait_for(Contribution)
+    assert (third.step, third.base, third.since) == (6, 0, message.since) and at[1] < third.until.steps < it.learner.step
+    assert np.allclose(np.frombuffer(body, np.float32), twin_change(it, 0, third.until.steps), atol=1e-6)
 
 
 def test_a_broken_link_loses_nothing(island) -> None:

@@ -32,6 +32,15 @@ def test_the_pattern_of_unequal_hardware() -> None:
     assert none.wait_share == grace.wait_share == 0
 
 
+def test_a_slow_learner_in_step_with_the_others_misses_no_fragment_for_ever() -> None:
+    """Four times slower to the microsecond: without answers ahead it would be in a quarter of the rounds, always the same."""
+    policy = preset("decoupled", steps=400)
+    result = simulate_rounds(policy, World(learners=4, speeds=(1, 1, 1, 0.25)), params=10**6)
+    assert result.figures["mean_contributors"] > 3.85
+    jittery = simulate_rounds(policy, World(learners=4, speeds=(1, 1, 1, 0.25), jitter=0.1), params=10**6)
+    assert jittery.figures["mean_contributors"] > 3.7
+
+
 def test_it_meets_the_rounds_that_the_lab_meets() -> None:
     """One virtual driver: with the same layout, policy and world, tensors change nothing of what the core sees."""
     from skerry.core.layout import build_layout

@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from skerry.core.layout import Layout, TensorSpec, build_layout
-from skerry.core.learner import SEED_STEP, LearnerCore
+from skerry.core.learner import LearnerCore
 from skerry.core.memory import LearnerMemory
 from skerry.core.messages import (
     Answer,
@@ -33,6 +33,7 @@ from skerry.core.messages import (
     Go,
     Gone,
     Merge,
+    Prepare,
     Refused,
     Report,
     Seed,
@@ -71,7 +72,8 @@ def tiny_layout(policy: Policy) -> Layout:
 @dataclass
 class Agent:
     core: LearnerCore
-    handed: dict[int, tuple[int, Value]] = field(default_factory=dict)  # fragment -> (step, v)
+    copied: Value | None = None  # what came with the event in hand
+    handed: dict[int, tuple[Count, Value]] = field(default_factory=dict)  # fragment -> (counters, v)
     values: dict[tuple[int, int], list[Value]] = field(default_factory=dict)  # copies of (fragment, version) delivered
     orders: deque = field(default_factory=deque)
     inbox: deque = field(default_factory=deque)  # from the trainer
@@ -142,7 +144,10 @@ class FakeLearner:
                 agent.orders.append((action, self.memory.generation))
                 if self.waits or self.stopped or not self.may_step:
                     self.do_orders()
+            case Prepare(fragment=p):
+                agent.handed[p] = (action.until, plus(self.base[p], (-1, agent.copied)))
             case Contribution(fragment=p):
+                assert agent.handed[p][0] == action.until
                 self.send("bulk", action, agent.handed[p][1])
             case Seeded(fragment=p):
                 self.send("bulk", action, dict(self.theta[p]))
@@ -169,8 +174,7 @@ class FakeLearner:
     def hear_trainer(self) -> None:
         event, extra = self.agent.inbox.popleft()
         agent = self.agent
-        if isinstance(event, CopiedOut) and event.step != SEED_STEP:
-            agent.handed[event.fragment] = (event.step, plus(self.base[event.fragment], (-1, extra)))
+        agent.copied = extra
         if isinstance(event, Applied):
             record = next(r for r in self.redo if r[2] == event)
             self.redo.remove(record)

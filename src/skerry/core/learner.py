@@ -1,6 +1,7 @@
 """LearnerCore: every decision of a learner's agent. Events from the trainer and the syncer in, orders and messages out.
 
 Per fragment:   base ---Ask (or, synchronous, the step itself)---> copying ---> handed over ---> answered
+                  |----too late the last time----> copying ---> ready ---Ask----^  (hands.py)
                   ^                                                                |
                   '-- applied <-- ordered <-- a delivery that settles the hand-over'
 
@@ -13,9 +14,9 @@ agent stands in LearnerMemory; everything else may be forgotten at any moment wi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+from skerry.core.hands import AHEAD, SEED_STEP, Ahead, Hand, Order
 from skerry.core.layout import Layout
 from skerry.core.memory import LearnerMemory
 from skerry.core.messages import (
@@ -38,6 +39,7 @@ from skerry.core.messages import (
     LearnerEvent,
     Leave,
     Nothing,
+    Prepare,
     Received,
     Refused,
     Report,
@@ -52,27 +54,6 @@ from skerry.core.messages import (
     Welcome,
 )
 from skerry.core.policy import Policy
-
-SEED_STEP = -1  # the step of a CopyOut whose copy is the run's first model
-
-
-@dataclass
-class Hand:
-    """A fragment on its way up: ordered (until None), or handed over and unanswered."""
-
-    step: int
-    until: Count | None = None
-    message: Contribution | None = None
-
-
-@dataclass
-class Order:
-    """A take-over that the trainer was told. `void`: its generation is closed, its end means nothing any more."""
-
-    delivery: Delivery
-    rule: TakeOverRule
-    until: Count | None  # rebase: counters at the hand-over
-    void: bool = False
 
 
 class LearnerCore:
@@ -89,6 +70,7 @@ class LearnerCore:
         self.joined = False
         self.finishing = False
         self._hands: dict[int, Hand] = {}
+        self._ahead = Ahead()
         self._ready: dict[int, Delivery] = {}
         self._early: list[Delivery] = []  # came before the Welcome, which travels on another connection
         self._orders: dict[int, Order] = {}
@@ -143,6 +125,10 @@ class LearnerCore:
     def open_contributions(self) -> list[Contribution]:
         """Hand-overs without an answer: to be sent again after a link was lost."""
         return [hand.message for hand in self._hands.values() if hand.message is not None]
+
+    def prepared(self) -> dict[int, Count]:
+        """Of which fragments there is, or will be, use for the body that was prepared, and its counters."""
+        return {p: hand.until for p, hand in self._hands.items() if hand.until is not None}
 
     def _done(self, count: Count) -> Count:
         return count.minus(self.memory.origin)
@@ -200,6 +186,11 @@ class LearnerCore:
             self._boundary = event.count.steps
             self._take_over_due()
             self._hand_over_by_schedule()
+        else:
+            for p, hand in self._hands.items():
+                if hand.order == AHEAD and hand.message is not None:  # its round is open still, a boundary after the question
+                    self._ahead.in_time(p)
+            self._copy_ahead()
 
     def _stopped(self, event: Stopped) -> None:
         self.count = event.count
@@ -213,6 +204,15 @@ class LearnerCore:
                 self._out.append(Nothing(**self._name(), fragment=p, step=clock))
             else:
                 self._copy_out(p, clock)
+
+    def _copy_ahead(self) -> None:
+        """Order what is to be copied out at the next boundary, though nobody has asked for it yet. Without a grace window
+        being late is nothing to be mended."""
+        if self.policy.synchronous or self.finishing or not self.joined or not self.policy.grace:
+            return
+        for p in self._ahead.due(self.count.steps + 1):
+            if p not in self._hands and p not in self._orders and self.memory.base[p] >= 0:
+                self._copy_out(p, AHEAD)
 
     def _scheduled(self, clock: int) -> list[int]:
         """Synchronous policies: the fragments to be handed over at this step."""
@@ -248,13 +248,20 @@ class LearnerCore:
         hand = self._hands.get(p)
         if hand is not None and hand.step == event.step:
             return
-        if hand is not None or p in self._orders or self.memory.base[p] < 0:
+        self._ahead.asked(p, self.count.steps)
+        if hand is not None and hand.step == AHEAD:
+            hand.step = event.step
+            self._hand_in(p, hand)
+        elif hand is not None or p in self._orders or self.memory.base[p] < 0:
             self._out.append(Nothing(**self._name(), fragment=p, step=event.step))
         else:
             self._copy_out(p, event.step)
 
     def _final_hand_over(self, p: int) -> None:
         """Answer the final ask as soon as nothing else of the fragment is under way."""
+        hand = self._hands.get(p)
+        if p in self._final and hand is not None and hand.step == AHEAD and hand.until is not None:
+            del self._hands[p]  # more was done since
         if p in self._final and p not in self._hands and p not in self._orders and p not in self._ready:
             event = self._final.pop(p)
             if self.memory.base[p] < 0:
@@ -263,7 +270,7 @@ class LearnerCore:
                 self._copy_out(p, event.step)
 
     def _copy_out(self, p: int, step: int) -> None:
-        self._hands[p] = Hand(step)
+        self._hands[p] = Hand(step, order=step)
         self._out.append(CopyOut(fragment=p, step=step))
 
     def _copied_out(self, event: CopiedOut) -> None:
@@ -273,18 +280,25 @@ class LearnerCore:
             self._out.append(Seeded(**self._name(), fragment=p))
             return
         hand = self._hands.get(p)
-        if hand is None or hand.step != event.step:
+        if hand is None or hand.order != event.step:
             return
-        until, since = self._done(event.count), self.memory.settled[p]
-        if until.tokens <= since.tokens:
+        until = self._done(event.count)
+        if until.tokens <= self.memory.settled[p].tokens:
             del self._hands[p]
-            self._out.append(Nothing(**self._name(), fragment=p, step=event.step))
+            if hand.step != AHEAD:
+                self._out.append(Nothing(**self._name(), fragment=p, step=hand.step))
         else:
             hand.until = until
-            hand.message = Contribution(**self._name(), fragment=p, step=event.step, base=self.memory.base[p],
-                                        since=since, until=until)  # fmt: skip
-            self._out.append(hand.message)
+            self._out.append(Prepare(fragment=p, until=until))
+            self._hand_in(p, hand)
         self._consider(p)
+
+    def _hand_in(self, p: int, hand: Hand) -> None:
+        """Contribute, as soon as it is copied out and asked for."""
+        if hand.until is not None and hand.step != AHEAD:
+            hand.message = Contribution(**self._name(), fragment=p, step=hand.step, base=self.memory.base[p],
+                                        since=self.memory.settled[p], until=hand.until)  # fmt: skip
+            self._out.append(hand.message)
 
     def _answer(self, event: Answer) -> None:
         p = event.fragment
@@ -296,6 +310,8 @@ class LearnerCore:
         del self._hands[p]
         if event.verdict == "refused":
             self._refused.add(p)
+        elif event.verdict == "late":
+            self._ahead.late(p)
         self._consider(p)
 
     def _cancel(self, event: Cancel) -> None:
@@ -344,6 +360,8 @@ class LearnerCore:
             self._out.append(Drop(fragment=p, version=delivery.version))
             return
         until = hand.until if hand is not None else None
+        if hand is not None and hand.message is not None and not included:
+            self._ahead.late(p)
         self._hands.pop(p, None)
         rule = self._rule(p, included, until is not None and until.tokens == delivery.merged)
         del self._ready[p]
@@ -386,6 +404,7 @@ class LearnerCore:
             if self.clock > old:
                 self._take_over_due()  # what was to wait for steps that are passed over now
         self._consider(p)
+        self._copy_ahead()
 
     def take(self, event: Applied, rule: TakeOverRule, until: Count | None, step: int) -> None:
         """Set down in memory that the trainer took the version over. A new agent calls it for an order that was carried

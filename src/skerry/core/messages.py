@@ -311,10 +311,18 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyOut:
-    """Order: copy the fragment out at the next boundary. step -1: the initial value for Seed."""
+    """Order: copy the fragment out at the next boundary. step -1: the initial value for Seed; -2: ahead of the question."""
 
     fragment: int
     step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepare:
+    """Make the body of a contribution of what was just copied out (with these counters), and keep it: Contribution sends it."""
+
+    fragment: int
+    until: Count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -360,4 +368,4 @@ SyncerEvent: TypeAlias = FromLearner | Start | Gone | Tick
 SyncerAction: TypeAlias = ToLearner | Merge | Close | Deliver
 FromTrainer: TypeAlias = Stepped | CopiedOut | Applied | Stopped
 LearnerEvent: TypeAlias = ToLearner | FromTrainer
-LearnerAction: TypeAlias = FromLearner | CopyOut | TakeOver | Go | Drop | Done | Warn | End
+LearnerAction: TypeAlias = FromLearner | CopyOut | Prepare | TakeOver | Go | Drop | Done | Warn | End

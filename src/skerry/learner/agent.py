@@ -39,6 +39,7 @@ from skerry.core.messages import (
     LearnerAction,
     LearnerEvent,
     Nothing,
+    Prepare,
     Received,
     Report,
     Seeded,
@@ -82,7 +83,7 @@ class Agent:
         self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._do: dict[type, Callable[[Any], None]] = {
             CopyOut: self._copy_out, TakeOver: self._take_over, Go: self._go, Done: self._post, Drop: self._drop,
-            Contribution: self._contribute, Seeded: self._seed, Warn: self._warn, End: self._end,
+            Prepare: self._prepare, Contribution: self._contribute, Seeded: self._seed, Warn: self._warn, End: self._end,
             Report: self._uplink.send, Nothing: self._uplink.send, Received: self._uplink.send, TakenOver: self._uplink.send,
         }  # fmt: skip
 
@@ -201,7 +202,7 @@ class Agent:
             earlier = message.first_step - self._core.memory.origin.steps
             self._holdings.memory.welcome(message.learner, message.generation, earlier)
         if isinstance(message, Answer | Cancel | Welcome):
-            self._holdings.keep_only(self._core.open_contributions())
+            self._holdings.keep_only(self._core.prepared())
 
     def buffer(self, message: Delivery, nbytes: int) -> memoryview | None:
         """Where the delivery's body goes."""
@@ -268,10 +269,13 @@ class Agent:
         self._holdings.drop(action)
         self._uplink.resume()
 
+    def _prepare(self, action: Prepare) -> None:
+        self._holdings.hand_over(action, self._copied)
+
     def _contribute(self, message: Contribution) -> None:
         """New, or open still when a link came back. What cannot be sent now is sent after the next Welcome."""
         holdings = self._holdings
-        body = holdings.body(message) if self._copied < 0 else holdings.hand_over(message, self._copied)
+        body = holdings.body(message)
         if self._uplink.welcomed and body is not None:
             self._uplink.send_body(message, body, lambda: holdings.body(message) is not None)
 

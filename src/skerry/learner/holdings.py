@@ -22,7 +22,7 @@ from skerry.codecs import get_codec
 from skerry.core.layout import Layout
 from skerry.core.learner import LearnerCore
 from skerry.core.memory import LearnerMemory
-from skerry.core.messages import Applied, Contribution, Count, Delivery, Drop, TakeOver, TakeOverRule
+from skerry.core.messages import Applied, Contribution, Count, Delivery, Drop, Prepare, TakeOver, TakeOverRule
 from skerry.core.policy import Policy
 from skerry.errors import ProtocolError
 from skerry.fabric.shm import IslandMemory
@@ -46,9 +46,9 @@ class Posted(NamedTuple):
 
 @dataclass
 class Hand:
-    """A hand-over on its way up."""
+    """A hand-over, and the counters when it was copied out."""
 
-    message: Contribution
+    until: Count
     body: memoryview
     copy: NDArray[np.float32] | None  # of the parameters, for rebase
 
@@ -167,7 +167,7 @@ class Holdings:
         value, until = self.memory.value(slot, p), _NONE
         if action.rule == "rebase":
             assert hand is not None and hand.copy is not None
-            until = hand.message.until
+            until = hand.until
             np.subtract(value, hand.copy, out=self.memory.change(slot, p))
         elif action.rule == "carry":
             np.subtract(value, self.memory.base(p), out=self.memory.change(slot, p))
@@ -209,9 +209,9 @@ class Holdings:
         """The body of Seeded: parameters in fp32."""
         return memoryview(self.memory.out(slot, fragment).tobytes())
 
-    def hand_over(self, message: Contribution, slot: int) -> memoryview:
-        """The body of a contribution, made of what was copied out and kept until its fate is known."""
-        p = message.fragment
+    def hand_over(self, action: Prepare, slot: int) -> None:
+        """Make the body of a contribution of what was copied out, and keep it until its fate is known."""
+        p = action.fragment
         theta, base = self.memory.out(slot, p), self.memory.base(p)
         body = memoryview(np.empty(self._up.nbytes(theta.size), np.uint8))
         scratch = np.empty(min(_BLOCK, theta.size), np.float32)
@@ -219,17 +219,16 @@ class Holdings:
             stop = min(start + _BLOCK, theta.size)
             change = np.subtract(base[start:stop], theta[start:stop], out=scratch[: stop - start])
             self._up.encode(change, body[self._up.nbytes(start) : self._up.nbytes(stop)])
-        self._hands[p] = Hand(message, body, theta.copy() if self._keeps_copies else None)
-        return body
+        self._hands[p] = Hand(action.until, body, theta.copy() if self._keeps_copies else None)
 
     def body(self, message: Contribution) -> memoryview | None:
         """The body of a hand-over that is still open."""
         hand = self._hands.get(message.fragment)
-        return hand.body if hand is not None and hand.message == message else None
+        return hand.body if hand is not None and hand.until == message.until else None
 
-    def keep_only(self, messages: list[Contribution]) -> None:
+    def keep_only(self, prepared: dict[int, Count]) -> None:
         """Forget all other hand-overs."""
-        self._hands = {p: hand for p, hand in self._hands.items() if hand.message in messages}
+        self._hands = {p: hand for p, hand in self._hands.items() if prepared.get(p) == hand.until}
 
 
 def _short_float(name: str) -> np.dtype | None:

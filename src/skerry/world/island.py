@@ -34,6 +34,7 @@ from skerry.core.messages import (
     LearnerAction,
     LearnerEvent,
     Nothing,
+    Prepare,
     Received,
     Report,
     Seeded,
@@ -88,7 +89,6 @@ STANDING = (State.JOINING, State.WAITING, State.STOPPED)
 class Hand(NamedTuple):
     """A hand-over that may have to be sent again, and what rebase needs of it."""
 
-    message: Contribution
     body: Body
     copy: Body
 
@@ -114,7 +114,8 @@ class Island:
         self._agent_up = False
         self._standing = False
         self._do: dict[type, Callable[[Any], None]] = {
-            CopyOut: self._post, TakeOver: self._post, Contribution: self._contribute, Seeded: self._seed, Go: self._go,
+            CopyOut: self._post, TakeOver: self._post, Prepare: self._prepare, Contribution: self._contribute,
+            Seeded: self._seed, Go: self._go,
             Done: self._finish, Drop: self._drop, Warn: lambda warning: None, End: self._end, Report: self._say,
             Nothing: self._say, Received: self._say, TakenOver: self._say,
         }  # fmt: skip
@@ -336,13 +337,14 @@ class Island:
     def _post(self, order: CopyOut | TakeOver) -> None:
         self._orders.append(order)
 
+    def _prepare(self, action: Prepare) -> None:
+        p = action.fragment
+        self._hands[p] = Hand(self._trainer.hand_over(p, self._extra), self._extra)
+
     def _contribute(self, message: Contribution) -> None:
         p = message.fragment
-        hand = self._hands.get(p)
-        if hand is None or hand.message != message:
-            hand = self._hands[p] = Hand(message, self._trainer.hand_over(p, self._extra), self._extra)
         if self._core.joined and self._line is not None:
-            self._line.send(message, hand.body, self._up_bytes[p])
+            self._line.send(message, self._hands[p].body, self._up_bytes[p])
 
     def _seed(self, message: Seeded) -> None:
         if self._line is not None:

@@ -1,0 +1,69 @@
+"""What a learner has under way for its fragments: hand-overs, take-overs, and which it hands over ahead of the question.
+
+A learner whose steps are long must finish the one that it is in before it can answer a question, and by then the round may be
+over: without jitter for the same fragments for ever. So whoever came too late for a fragment looks ahead. Questions for a
+fragment come at even distances, counted in its own steps; it copies the fragment out at the last boundary before the next
+one, and has the answer ready.
+
+Rules: only who was too late looks ahead, and only until it would be in time without. It may err: what was copied too early is
+kept for the question, and what was copied too late is an answer as ever.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from skerry.core.messages import Contribution, Count, Delivery, TakeOverRule
+
+SEED_STEP = -1  # the step of a CopyOut whose copy is the run's first model
+AHEAD = -2  # and of one that no question has asked for yet
+
+
+@dataclass
+class Hand:
+    """A fragment on its way up: ordered (until None), copied out (message None: not asked for yet), or handed over."""
+
+    step: int  # of the question; AHEAD until there is one
+    order: int  # the step that the CopyOut bears
+    until: Count | None = None
+    message: Contribution | None = None
+
+
+@dataclass
+class Order:
+    """A take-over that the trainer was told. `void`: its generation is closed, its end means nothing any more."""
+
+    delivery: Delivery
+    rule: TakeOverRule
+    until: Count | None  # rebase: counters at the hand-over
+    void: bool = False
+
+
+class Ahead:
+    """When which fragments were asked for, in own steps, and for which of them the learner came too late."""
+
+    def __init__(self) -> None:
+        self._asked: dict[int, tuple[int, int]] = {}  # fragment -> own steps at the last question, and since the one before
+        self._late: set[int] = set()
+
+    def asked(self, fragment: int, steps: int) -> None:
+        """A question, after so many own steps."""
+        last = self._asked.get(fragment)
+        self._asked[fragment] = (steps, steps - last[0] if last else 0)
+
+    def late(self, fragment: int) -> None:
+        """The hand-over came too late for its round."""
+        self._late.add(fragment)
+
+    def in_time(self, fragment: int) -> None:
+        """The answer would have come in time without a copy made ahead."""
+        self._late.discard(fragment)
+
+    def due(self, steps: int) -> list[int]:
+        """What has to be copied out at the boundary after so many steps: its question may come before the next one."""
+        found = []
+        for fragment in sorted(self._late):
+            last, apart = self._asked.get(fragment, (0, 0))
+            if 0 < apart <= steps - last:
+                found.append(fragment)
+        return found

@@ -1,0 +1,134 @@
+"""Hand-overs ahead of the question: who makes them and when, and what becomes of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from skerry.core.hands import AHEAD, Ahead
+from skerry.core.messages import Contribution, CopyOut, Finish, Nothing, Prepare, TakeOver, Welcome
+from support.desk import TOKENS, after, only
+from support.island import Island
+
+
+def too_late(island: Island, version: int) -> None:
+    """Asked in its next step, and told the round's end before its copy could be made."""
+    step = 10 * version
+    island.step()
+    assert only(island.ask(step), CopyOut)
+    island.deliver(version, step)
+    island.step()
+    assert only(island.copy(step), TakeOver)
+    island.apply(version)
+
+
+def slow_island(**policy: object) -> Island:
+    """Too late twice, asked after steps 1 and 5; it is at step 7. The next question is expected after step 9."""
+    island = Island(**{"on_excluded": "carry", **policy})
+    too_late(island, 1)
+    island.step(2)
+    too_late(island, 2)
+    island.step()
+    return island
+
+
+def ordered(**policy: object) -> Island:
+    """It was told to copy out at step 9, and is there."""
+    island = slow_island(**policy)
+    assert only(island.step(), CopyOut) == [CopyOut(fragment=0, step=AHEAD)]
+    island.steps = 9
+    return island
+
+
+def ready(**policy: object) -> Island:
+    """And has done so."""
+    island = ordered(**policy)
+    assert island.copy(AHEAD) == [Prepare(fragment=0, until=after(9))]
+    return island
+
+
+def test_it_is_due_at_the_distance_of_the_last_two_questions_and_only_after_being_late() -> None:
+    ahead = Ahead()
+    ahead.asked(0, 3)
+    ahead.asked(0, 7)
+    assert ahead.due(11) == []
+    ahead.late(0)
+    ahead.late(1)  # never asked for
+    assert (ahead.due(10), ahead.due(11), ahead.due(12)) == ([], [0], [0])
+    ahead.in_time(0)
+    assert ahead.due(11) == []
+
+
+def test_who_was_too_late_copies_out_before_the_question_and_answers_at_once() -> None:
+    island = ready()
+    assert not only(island.step(0), CopyOut), "one is enough"
+    (answer,) = only(island.ask(30), Contribution)
+    assert (answer.step, answer.base, answer.until) == (30, 2, after(9))
+    assert answer.since == after(0), "both times it was carried"
+    assert not island.ask(30), "the same question again"
+
+
+def test_a_question_that_comes_before_the_copy_is_answered_by_it() -> None:
+    island = ordered()
+    assert not only(island.ask(30), CopyOut), "it is ordered already"
+    prepare, answer = island.copy(AHEAD)
+    assert prepare == Prepare(fragment=0, until=after(9)) and isinstance(answer, Contribution) and answer.step == 30
+
+
+def test_nothing_done_since_is_said_to_a_question_and_kept_silent_without() -> None:
+    for asked in (False, True):
+        island = ordered(on_excluded="overwrite")
+        island.memory.settled[0] = after(9)
+        if asked:
+            island.ask(30)
+        nothing = only(island.copy(AHEAD), Nothing)
+        assert [word.step for word in nothing] == ([30] if asked else [])
+
+
+def test_a_new_value_makes_the_copy_void_and_another_is_made() -> None:
+    island = ready()
+    assert only(island.deliver(3, 29), TakeOver) == [TakeOver(fragment=0, version=3, rule="carry")]
+    assert only(island.apply(3), CopyOut) == [CopyOut(fragment=0, step=AHEAD)]
+    assert island.core.prepared() == {}
+    island.step()
+    island.copy(AHEAD)
+    (answer,) = only(island.ask(30), Contribution)
+    assert (answer.base, answer.until) == (3, after(10))
+
+
+def test_who_would_be_in_time_without_goes_back_to_waiting_for_the_question() -> None:
+    island = ready()
+    island.ask(30)
+    island.step()  # the round is open still: a copy made at this boundary would do
+    island.deliver(3, 30, merged=9 * TOKENS)
+    island.apply(3)
+    for _ in range(8):
+        assert not only(island.step(), CopyOut)
+
+
+def test_the_last_question_is_for_what_was_done_since() -> None:
+    island = ready()
+    island.step()
+    island.feed(Finish())
+    assert only(island.ask(40, final=True), CopyOut) == [CopyOut(fragment=0, step=40)]
+    (answer,) = only(island.copy(40), Contribution)
+    assert answer.until == after(10)
+
+
+def test_a_new_link_does_not_send_what_nobody_asked_for_but_the_body_is_kept() -> None:
+    island = ready()
+    island.core.link_lost()
+    island.core.join()
+    welcome = Welcome(learner=3, generation=1, clock=0, first_step=0, progress=0.0)
+    assert not only(island.feed(welcome), Contribution)
+    assert island.core.prepared() == {0: after(9)}
+    assert only(island.ask(30), Contribution)
+
+
+@pytest.mark.parametrize("without", ["grace", "budget", "link"])
+def test_when_nothing_is_copied_ahead(without: str) -> None:
+    island = slow_island(**({"grace": 0.0} if without == "grace" else {}))
+    if without == "budget":
+        island.feed(Finish())
+    if without == "link":
+        island.core.link_lost()
+    assert not only(island.step(), CopyOut)
