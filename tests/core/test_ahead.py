@@ -6,7 +6,7 @@ import pytest
 
 from skerry.core.hands import AHEAD, Ahead
 from skerry.core.messages import Contribution, CopyOut, Finish, Nothing, Prepare, TakeOver, Welcome
-from support.desk import TOKENS, after, only
+from support.desk import after, only
 from support.island import Island
 
 
@@ -54,8 +54,6 @@ def test_it_is_due_at_the_distance_of_the_last_two_questions_and_only_after_bein
     ahead.late(0)
     ahead.late(1)  # never asked for
     assert (ahead.due(10), ahead.due(11), ahead.due(12)) == ([], [0], [0])
-    ahead.in_time(0)
-    assert ahead.due(11) == []
 
 
 def test_who_was_too_late_copies_out_before_the_question_and_answers_at_once() -> None:
@@ -95,14 +93,19 @@ def test_a_new_value_makes_the_copy_void_and_another_is_made() -> None:
     assert (answer.base, answer.until) == (3, after(10))
 
 
-def test_who_would_be_in_time_without_goes_back_to_waiting_for_the_question() -> None:
+def test_a_question_that_comes_much_too_late_gets_a_copy_of_its_own() -> None:
+    island = ready()
+    island.step(island.policy.overlap + 1)
+    assert only(island.ask(30), CopyOut) == [CopyOut(fragment=0, step=30)]
+    (answer,) = only(island.copy(30), Contribution)
+    assert answer.until == after(12)
+
+
+def test_a_second_copy_that_was_ordered_before_changes_nothing() -> None:
     island = ready()
     island.ask(30)
-    island.step()  # the round is open still: a copy made at this boundary would do
-    island.deliver(3, 30, merged=9 * TOKENS)
-    island.apply(3)
-    for _ in range(8):
-        assert not only(island.step(), CopyOut)
+    island.steps = 10
+    assert island.copy(AHEAD) == []
 
 
 def test_the_last_question_is_for_what_was_done_since() -> None:
@@ -122,6 +125,17 @@ def test_a_new_link_does_not_send_what_nobody_asked_for_but_the_body_is_kept() -
     assert not only(island.feed(welcome), Contribution)
     assert island.core.prepared() == {0: after(9)}
     assert only(island.ask(30), Contribution)
+
+
+def test_who_is_asked_for_more_than_it_has_room_for_says_so_at_once() -> None:
+    island = Island(fragments=8)
+    island.step()
+    assert island.policy.slots == 6
+    for fragment in range(8):
+        (word,) = only(island.ask(9, fragment), CopyOut if fragment < 6 else Nothing)
+        assert (word.fragment, word.step) == (fragment, 9)
+    island.copy(9, fragment=0)
+    assert only(island.ask(10, fragment=7), CopyOut), "there is room again"
 
 
 @pytest.mark.parametrize("without", ["grace", "budget", "link"])

@@ -18,7 +18,7 @@ from skerry.core.policy import Policy
 from skerry.core.presets import preset
 from skerry.errors import StorageError
 from skerry.fabric.orders import Attached, Channel, Failed, Greeted, Over, pack, unpack
-from skerry.fabric.shm import RING, IslandMemory, Pulse, slots_for
+from skerry.fabric.shm import RING, IslandMemory, Pulse
 
 SHM = Path("/dev/shm")
 LAYOUT = build_layout([TensorSpec(name=f"t{i}", shape=(i + 1, 7)) for i in range(6)], 3, "balanced")
@@ -137,9 +137,9 @@ def test_no_name_is_left_behind(pair) -> None:
 
 
 def test_slots() -> None:
-    assert slots_for(Policy()) == 3
-    assert slots_for(preset("diloco")) == 1
-    assert slots_for(Policy(fragments=24, overlap=5)) == 6
+    assert Policy().slots == 6
+    assert preset("diloco").slots == 1
+    assert Policy(fragments=24, overlap=5).slots == 12
 
 
 COUNT = Count(3, 2**40, 2**50)

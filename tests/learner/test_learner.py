@@ -158,7 +158,7 @@ def test_nothing_and_cancel(island) -> None:
 
 def test_who_was_too_late_has_the_answer_ready(island) -> None:
     """The third question is answered though the trainer stands still."""
-    it = island(mixed_model(), POLICY)
+    it = island(mixed_model(), POLICY.replace(interval=200, overlap=100))
     at = []
     for step in (2, 4):
         message, _ = asked(it, 0, step)

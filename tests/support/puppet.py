@@ -33,6 +33,7 @@ from skerry.core.messages import (
     Drop,
     End,
     Go,
+    Prepare,
     Refused,
     Seeded,
     Stepped,
@@ -209,6 +210,12 @@ class Puppet(Raw):
                     self._orders.append(action)
                     if not self.begun or self.stopped:
                         self.obey()
+                case Prepare(fragment=p):
+                    values = self.base[self.places[p]] - self.theta[self.places[p]]
+                    body = bytearray(self.up.nbytes(values.size))
+                    self.spoil(action, values)
+                    self.up.encode(values, memoryview(body))
+                    self._bodies[p] = bytes(body)
                 case Contribution(fragment=p):
                     self._sending.put_nowait((action, self._bodies[p]))
                 case Seeded(fragment=p):
@@ -246,16 +253,10 @@ class Puppet(Raw):
     def obey(self) -> None:
         while self._orders:
             order = self._orders.popleft()
-            place = self.places[order.fragment]
             if isinstance(order, CopyOut):
-                if order.step >= 0:
-                    values = self.base[place] - self.theta[place]
-                    body = bytearray(self.up.nbytes(values.size))
-                    self.spoil(order, values)
-                    self.up.encode(values, memoryview(body))
-                    self._bodies[order.fragment] = bytes(body)
                 self.feed(CopiedOut(fragment=order.fragment, step=order.step, count=self.count))
             else:
+                place = self.places[order.fragment]
                 value = self._values.pop((order.fragment, order.version))
                 change = self.theta[place] - self.base[place] if order.rule == "carry" else 0
                 self.base[place] = value

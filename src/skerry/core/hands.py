@@ -5,8 +5,8 @@ over: without jitter for the same fragments for ever. So whoever came too late f
 fragment come at even distances, counted in its own steps; it copies the fragment out at the last boundary before the next
 one, and has the answer ready.
 
-Rules: only who was too late looks ahead, and only until it would be in time without. It may err: what was copied too early is
-kept for the question, and what was copied too late is an answer as ever.
+Rules: only who was too late once looks ahead. It may err: what was copied too early is kept for the question (if that does not
+come within tau of its steps, another copy is made for it), and what was copied too late is an answer as ever.
 """
 
 from __future__ import annotations
@@ -55,15 +55,12 @@ class Ahead:
         """The hand-over came too late for its round."""
         self._late.add(fragment)
 
-    def in_time(self, fragment: int) -> None:
-        """The answer would have come in time without a copy made ahead."""
-        self._late.discard(fragment)
-
     def due(self, steps: int) -> list[int]:
-        """What has to be copied out at the boundary after so many steps: its question may come before the next one."""
+        """What has to be copied out at the boundary after so many steps, as its question may come before the next one; those
+        whose question is expected first, first."""
         found = []
-        for fragment in sorted(self._late):
+        for fragment in self._late:
             last, apart = self._asked.get(fragment, (0, 0))
             if 0 < apart <= steps - last:
-                found.append(fragment)
-        return found
+                found.append((last + apart, fragment))
+        return [fragment for _, fragment in sorted(found)]

@@ -187,9 +187,6 @@ class LearnerCore:
             self._take_over_due()
             self._hand_over_by_schedule()
         else:
-            for p, hand in self._hands.items():
-                if hand.order == AHEAD and hand.message is not None:  # its round is open still, a boundary after the question
-                    self._ahead.in_time(p)
             self._copy_ahead()
 
     def _stopped(self, event: Stopped) -> None:
@@ -211,7 +208,7 @@ class LearnerCore:
         if self.policy.synchronous or self.finishing or not self.joined or not self.policy.grace:
             return
         for p in self._ahead.due(self.count.steps + 1):
-            if p not in self._hands and p not in self._orders and self.memory.base[p] >= 0:
+            if p not in self._hands and p not in self._orders and self.memory.base[p] >= 0 and self._may_copy():
                 self._copy_out(p, AHEAD)
 
     def _scheduled(self, clock: int) -> list[int]:
@@ -249,13 +246,24 @@ class LearnerCore:
         if hand is not None and hand.step == event.step:
             return
         self._ahead.asked(p, self.count.steps)
-        if hand is not None and hand.step == AHEAD:
+        if hand is not None and hand.step == AHEAD and not self._too_old(hand):
             hand.step = event.step
             self._hand_in(p, hand)
-        elif hand is not None or p in self._orders or self.memory.base[p] < 0:
+        elif (hand is not None and hand.step != AHEAD) or p in self._orders or self.memory.base[p] < 0:
+            self._out.append(Nothing(**self._name(), fragment=p, step=event.step))
+        elif not self._may_copy():
+            self._ahead.late(p)
             self._out.append(Nothing(**self._name(), fragment=p, step=event.step))
         else:
             self._copy_out(p, event.step)
+
+    def _may_copy(self) -> bool:
+        """There is a slot. Who is asked for more in a step than it has slots says so at once: in a queue all would be late."""
+        return sum(hand.until is None for hand in self._hands.values()) < self.policy.slots
+
+    def _too_old(self, hand: Hand) -> bool:
+        """It was copied out for a question that came much later: what was done since would be lost."""
+        return hand.until is not None and self._done(self.count).steps - hand.until.steps > self.policy.overlap
 
     def _final_hand_over(self, p: int) -> None:
         """Answer the final ask as soon as nothing else of the fragment is under way."""
@@ -280,7 +288,7 @@ class LearnerCore:
             self._out.append(Seeded(**self._name(), fragment=p))
             return
         hand = self._hands.get(p)
-        if hand is None or hand.order != event.step:
+        if hand is None or hand.order != event.step or hand.until is not None:
             return
         until = self._done(event.count)
         if until.tokens <= self.memory.settled[p].tokens:

@@ -111,6 +111,12 @@ class Policy:
         """The most rounds that may be open at once."""
         return max(1, self.overlap)
 
+    @property
+    def slots(self) -> int:
+        """How many fragments an island has room for on their way, in each direction: for two rounds' worth of what may be open,
+        as one with long steps needs, and two to spare."""
+        return min(self.fragments, 2 * self.open_rounds + 2)
+
     def progress(self, step: int, tokens: int) -> float:
         """Share of the global budget done, 0 to 1; 0 without a budget. The larger of the two shares if both are set."""
         share = max(step / self.steps if self.steps else 0.0, tokens / self.tokens if self.tokens else 0.0)

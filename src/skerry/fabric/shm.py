@@ -31,7 +31,6 @@ from numpy.typing import NDArray
 
 from skerry.core.layout import Layout
 from skerry.core.messages import Count
-from skerry.core.policy import Policy
 from skerry.errors import StorageError
 
 _PAGE = 4096
@@ -64,17 +63,12 @@ class Pulse(NamedTuple):
         return Count(self.steps, self.tokens, self.busy_us)
 
 
-def slots_for(policy: Policy) -> int:
-    """How many value, change and out slots an island has: one for each round that may be open, and one to spare."""
-    return min(policy.fragments, policy.open_rounds + 1)
-
-
 def _aligned(size: int) -> int:
     return -(-size // _PAGE) * _PAGE
 
 
 class IslandMemory:
-    """One island's memory, as seen by either process. `slots`: slots_for(policy)."""
+    """One island's memory, as seen by either process. `slots`: Policy.slots, of values, changes and copies each."""
 
     def __init__(self, file: int, layout: Layout, slots: int, *, whole: bool) -> None:
         """Map the file that `create` made. `whole` False leaves the base unmapped: only the agent has business there."""

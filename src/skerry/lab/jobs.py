@@ -73,8 +73,8 @@ def carry_out(jobs: Sequence[Job], *, side_by_side: int, environment: Mapping[st
                 watcher.tick()
         finally:
             running.end()
-        if pressed:
-            raise KeyboardInterrupt
+    if pressed:
+        raise KeyboardInterrupt
     return failed
 
 

@@ -53,7 +53,7 @@ from skerry.core.messages import (
 from skerry.core.policy import Policy
 from skerry.errors import RefusedError, SkerryError
 from skerry.fabric.orders import Attached, Channel, Failed, Greeted, Order, Over
-from skerry.fabric.shm import IslandMemory, slots_for
+from skerry.fabric.shm import IslandMemory
 from skerry.learner.config import Setup
 from skerry.learner.holdings import Holdings
 from skerry.learner.notices import Notices
@@ -78,7 +78,7 @@ class Agent:
         self._training = False  # the trainer has begun
         self._stopped = False  # it makes no further steps
         self._copied = -1  # the out slot of the CopiedOut in hand
-        self._waiting_out: deque[CopyOut] = deque()  # for a free slot
+        self._waiting_out: deque[CopyOut] = deque()  # the first and the last round's, for a free slot
         self._attached = asyncio.Event()
         self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._do: dict[type, Callable[[Any], None]] = {
@@ -137,7 +137,7 @@ class Agent:
         assert isinstance(attached, Attached) and file >= 0
         policy = msgspec.json.decode(self._policy, type=Policy)
         layout = build_layout(self._setup.tensors, policy.fragments, policy.fragmentation, policy.direct)
-        memory = IslandMemory(file, layout, slots_for(policy), whole=True)
+        memory = IslandMemory(file, layout, policy.slots, whole=True)
         memory.check()
         self._holdings = Holdings(memory, layout, policy, self._setup.dtypes)
         self._core = LearnerCore(policy, layout, self._holdings.recall(self._setup.config.learner))

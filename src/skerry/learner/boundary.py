@@ -20,7 +20,7 @@ from skerry.core.layout import build_layout
 from skerry.core.messages import Applied, CopiedOut, CopyOut, Count, Done, Go, Stepped, Stopped, TakeOver
 from skerry.core.policy import Policy
 from skerry.fabric.orders import Attached, Channel, Failed, Greeted, Over
-from skerry.fabric.shm import IslandMemory, Pulse, slots_for
+from skerry.fabric.shm import IslandMemory, Pulse
 from skerry.learner.config import LearnerConfig
 from skerry.learner.parameters import Fragments, Parameters
 from skerry.learner.supervisor import TICK, Supervisor
@@ -132,7 +132,7 @@ class Boundary:
             policy = self.policy
             layout = build_layout(self._parameters.specs, policy.fragments, policy.fragmentation, policy.direct)
             self._fragments = Fragments(self._parameters, layout)
-            self.memory = IslandMemory.create(self._config.shm_dir, layout, slots_for(policy))
+            self.memory = IslandMemory.create(self._config.shm_dir, layout, policy.slots)
             self._share()
 
     def _fail(self, failed: Failed, _: int) -> None:
