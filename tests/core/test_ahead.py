@@ -54,6 +54,14 @@ def test_it_is_due_at_the_distance_of_the_last_two_questions_and_only_after_bein
     ahead.late(0)
     ahead.late(1)  # never asked for
     assert (ahead.due(10), ahead.due(11), ahead.due(12)) == ([], [0], [0])
+    ahead.asked(0, 11)
+    assert (ahead.due(14), ahead.due(15)) == ([], [0])
+    ahead.asked(0, 12)  # sooner than it was thought: the next one, too
+    assert (ahead.due(12), ahead.due(13)) == ([], [0])
+    ahead.asked(2, 5)
+    ahead.late(2)
+    ahead.asked(2, 13)
+    assert (ahead.due(20), ahead.due(21)) == ([0], [0, 2])
 
 
 def test_who_was_too_late_copies_out_before_the_question_and_answers_at_once() -> None:

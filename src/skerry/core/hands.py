@@ -43,24 +43,30 @@ class Ahead:
     """When which fragments were asked for, in own steps, and for which of them the learner came too late."""
 
     def __init__(self) -> None:
-        self._asked: dict[int, tuple[int, int]] = {}  # fragment -> own steps at the last question, and since the one before
+        self._asked: dict[int, int] = {}  # fragment -> own steps at the last question
+        self._expected: dict[int, int] = {}  # and at the next one
         self._late: set[int] = set()
+        self._soonest = 0  # nothing is due before
 
     def asked(self, fragment: int, steps: int) -> None:
         """A question, after so many own steps."""
-        last = self._asked.get(fragment)
-        self._asked[fragment] = (steps, steps - last[0] if last else 0)
+        last = self._asked.get(fragment, steps)
+        self._asked[fragment] = steps
+        self._expected.pop(fragment, None)
+        if steps > last:
+            self._expected[fragment] = 2 * steps - last
+            self._soonest = min(self._soonest, self._expected[fragment])
 
     def late(self, fragment: int) -> None:
         """The hand-over came too late for its round."""
         self._late.add(fragment)
+        self._soonest = 0
 
     def due(self, steps: int) -> list[int]:
         """What has to be copied out at the boundary after so many steps, as its question may come before the next one; those
         whose question is expected first, first."""
-        found = []
-        for fragment in self._late:
-            last, apart = self._asked.get(fragment, (0, 0))
-            if 0 < apart <= steps - last:
-                found.append((last + apart, fragment))
-        return [fragment for _, fragment in sorted(found)]
+        if steps < self._soonest:
+            return []
+        waiting = sorted((self._expected[p], p) for p in self._late if p in self._expected)
+        self._soonest = waiting[0][0] if waiting else steps + 1
+        return [fragment for at, fragment in waiting if at <= steps]
