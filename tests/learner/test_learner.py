@@ -362,12 +362,13 @@ def test_wrong_token(scripted, tmp_path) -> None:
     other.write_text("another run's token")
     model = mixed_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    before = psutil.Process().children()
     with pytest.raises(RefusedError, match="token") as caught:
         skerry.Learner(model, optimizer, syncer=syncer.address, token_file=other).__enter__()
     assert caught.value.code == "token" and caught.value.remedy
     with pytest.raises(ConfigError, match="cannot be read"):
         skerry.Learner(model, optimizer, syncer=syncer.address, token_file=tmp_path / "none").__enter__()
-    assert not psutil.Process().children()
+    assert psutil.Process().children() == before
 
 
 def test_impossible_policy_for_this_model(scripted, token_file) -> None:
