@@ -28,7 +28,7 @@ from skerry.cli.lab_show import SweepShown
 from skerry.cli.lab_tree import DATA_PARALLEL, LabConfig, load, nested, resolved
 from skerry.cli.options import parse
 from skerry.cli.toml import read
-from skerry.errors import ConfigError, StorageError
+from skerry.errors import ConfigError, StorageError, cannot_work
 from skerry.lab.code import code_hash
 from skerry.lab.jobs import Job, carry_out
 from skerry.lab.sweep import Cell, Sweep
@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> int:
     """The command."""
     command = parse(SweepCommand, arguments, command="lab sweep", examples=EXAMPLES)
     if command.jobs < 0:
-        raise ConfigError(f"--jobs = {command.jobs} cannot work", remedy="give 0 (one a core) or more")
+        raise cannot_work("--jobs", command.jobs, "give 0 (one a core) or more")
     sweep = Sweep.read(read(command.file), str(command.file))
     if command.dry_run:
         _list(plan(sweep, Path(skerry.__file__).parent), command.out)

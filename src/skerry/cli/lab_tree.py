@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from skerry.cli.toml import filled, plain
 from skerry.core.policy import Policy
 from skerry.core.presets import preset
-from skerry.errors import ConfigError
+from skerry.errors import ConfigError, cannot_work
 from skerry.recipe.config import RecipeConfig
 from skerry.world.world import World
 
@@ -44,9 +44,9 @@ class LabConfig:
 
     def __post_init__(self) -> None:
         if self.seed < 0:
-            raise ConfigError(f"seed = {self.seed} cannot work", remedy="give a whole number, 0 or more")
+            raise cannot_work("seed", self.seed, "give a whole number, 0 or more")
         if self.evals < 1:
-            raise ConfigError(f"evals = {self.evals} cannot work", remedy="give 1 or more")
+            raise cannot_work("evals", self.evals, "give 1 or more")
         if not self.policy.steps and (self.method == DATA_PARALLEL or not self.policy.tokens):
             raise ConfigError("policy.steps = 0: the run would never end", remedy="give 1 or more")
         if self.method == DATA_PARALLEL and (self.world.faults or self.world.fault_rate):

@@ -11,7 +11,7 @@ from skerry.cli.options import parse
 from skerry.cli.outputs import OutputOptions, emit, table
 from skerry.core.policy import CodecName, Policy
 from skerry.core.presets import preset
-from skerry.errors import ConfigError
+from skerry.errors import ConfigError, cannot_work
 from skerry.simulate.bandwidth import Job, Method, method
 from skerry.world.links import Link
 
@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
     methods, job = compared(command), _job(command)
     latencies = [Link.parse(text).latency for text in command.latency]
     if not latencies:
-        raise ConfigError("latency = [] cannot work", remedy="give at least one, like 100ms")
+        raise cannot_work("latency", [], "give at least one, like 100ms")
     rows = [_row(named, latency, bandwidth, job)
             for latency in latencies for named in methods for bandwidth in _bandwidths(command)]  # fmt: skip
     demand = [_demand(named, job) for named in methods]
@@ -91,7 +91,7 @@ def compared(command: BandwidthCommand) -> list[Named]:
 
 def _job(command: BandwidthCommand) -> Job:
     if not 1 <= command.params < 1e18 or command.params % 1:
-        raise ConfigError(f"params = {command.params!r} cannot work", remedy="give a whole number, 1 or more, below 1e18")
+        raise cannot_work("params", command.params, "give a whole number, 1 or more, below 1e18")
     return Job(params=int(command.params), step_s=command.step_s, sites=command.sites, bits=command.bits,
                gradient_bits=command.gradient_bits, backward=command.backward)  # fmt: skip
 
@@ -101,7 +101,7 @@ def _bandwidths(command: BandwidthCommand) -> list[float]:
     if not first < last < math.inf:
         raise ConfigError(f"bandwidth = {' '.join(command.bandwidth)} cannot work", remedy="give a smaller and a larger one")
     if not 2 <= command.points <= MOST_POINTS:
-        raise ConfigError(f"points = {command.points} cannot work", remedy=f"give 2 to {MOST_POINTS}")
+        raise cannot_work("points", command.points, f"give 2 to {MOST_POINTS}")
     return [first * (last / first) ** (i / (command.points - 1)) for i in range(command.points)]
 
 

@@ -14,7 +14,7 @@ from skerry.cli.canvas import COLOURS, SMALL, TITLE, canvas, png
 from skerry.cli.options import parse
 from skerry.cli.outputs import OutputOptions, emit, table
 from skerry.cli.progress import Bar
-from skerry.errors import ConfigError
+from skerry.errors import ConfigError, cannot_work
 from skerry.simulate.goodput import Job, Stalls, Stops
 from skerry.simulate.goodput_fit import Fit, Target, fit
 from skerry.simulate.goodput_grid import Figures, reckon, work
@@ -67,11 +67,11 @@ def main(arguments: list[str]) -> int:
     """The command."""
     command = parse(GoodputCommand, arguments, command="simulate goodput", examples=EXAMPLES)
     if not 1 <= command.seeds <= MOST_SEEDS:
-        raise ConfigError(f"seeds = {command.seeds} cannot work", remedy=f"give 1 to {MOST_SEEDS}")
+        raise cannot_work("seeds", command.seeds, f"give 1 to {MOST_SEEDS}")
     if not 0 <= command.seed < 2**63:
-        raise ConfigError(f"seed = {command.seed} cannot work", remedy="give a whole number, 0 or more, below 2**63")
+        raise cannot_work("seed", command.seed, "give a whole number, 0 or more, below 2**63")
     if command.jobs < 0:
-        raise ConfigError(f"jobs = {command.jobs} cannot work", remedy="give 0 (one a core) or more")
+        raise cannot_work("jobs", command.jobs, "give 0 (one a core) or more")
     seeds = range(command.seed, command.seed + command.seeds)
     with Pool(command.jobs or os.cpu_count() or 1) as pool:
         (_grid if command.fit is None else _fit)(command, seeds, pool)

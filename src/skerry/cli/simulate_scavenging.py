@@ -11,7 +11,7 @@ from skerry.cli.canvas import COLOURS, SMALL, TITLE, canvas, png
 from skerry.cli.options import parse
 from skerry.cli.outputs import OutputOptions, emit, table
 from skerry.cli.progress import shown
-from skerry.errors import ConfigError
+from skerry.errors import cannot_work
 from skerry.simulate.scavenging import PUBLISHED, Clock, Fleet, Outcome, decoupled, elastic
 
 MOST_RUNS = 1000
@@ -50,9 +50,9 @@ def main(arguments: list[str]) -> int:
     """The command."""
     command = parse(ScavengingCommand, arguments, command="simulate scavenging", examples=EXAMPLES)
     if not 1 <= command.runs <= MOST_RUNS:
-        raise ConfigError(f"runs = {command.runs} cannot work", remedy=f"give 1 to {MOST_RUNS}")
+        raise cannot_work("runs", command.runs, f"give 1 to {MOST_RUNS}")
     if not command.shares:
-        raise ConfigError("shares = [] cannot work", remedy="give at least one, like 0.5")
+        raise cannot_work("shares", [], "give at least one, like 0.5")
     fleets = [fleet_of(command, share) for share in command.shares]
     jobs = [(fleet, seed) for fleet in fleets for seed in range(command.seed, command.seed + command.runs)]
     outcomes: dict[float, list[tuple[Outcome, Outcome]]] = {}

@@ -98,7 +98,7 @@ def _converted(value: Any, hint: Any, where: str) -> Any:
 def _path(kind: type, value: Any) -> Any:
     if kind is Path and isinstance(value, str):
         return Path(value)
-    raise NotImplementedError
+    raise NotImplementedError  # so msgspec wants to be told that a type is none that it is helped with
 
 
 def default(field: Field[Any]) -> Any:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from skerry.cli.toml import filled, read
 from skerry.core.policy import Policy
 from skerry.core.presets import preset
-from skerry.errors import ConfigError
+from skerry.errors import ConfigError, cannot_work
 from skerry.fabric.tls import TlsConfig
 from skerry.launch.processes import LaunchConfig
 from skerry.recipe.config import RecipeConfig
@@ -56,7 +56,7 @@ class TrainConfig(Tree):
 
     def __post_init__(self) -> None:
         if self.learners < 1:
-            raise ConfigError(f"learners = {self.learners} cannot work", remedy="give 1 or more")
+            raise cannot_work("learners", self.learners, "give 1 or more")
         for name in ("quorum", "wait_for"):
             if getattr(self.policy, name) > self.learners:
                 raise ConfigError(f"policy.{name} = {getattr(self.policy, name)} is more than learners = {self.learners}: "

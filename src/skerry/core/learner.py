@@ -197,7 +197,7 @@ class LearnerCore:
     def _hand_over_by_schedule(self) -> None:
         clock = self.clock
         for p in self._scheduled(clock):
-            if p in self._hands or p in self._orders or self.memory.base[p] < 0 or self._taken_step[p] >= clock:
+            if not self._idle(p) or self._taken_step[p] >= clock:
                 self._out.append(Nothing(**self._name(), fragment=p, step=clock))
             else:
                 self._copy_out(p, clock)
@@ -208,7 +208,7 @@ class LearnerCore:
         if self.policy.synchronous or self.finishing or not self.joined or not self.policy.grace:
             return
         for p in self._ahead.due(self.count.steps + 1):
-            if p not in self._hands and p not in self._orders and self.memory.base[p] >= 0 and self._may_copy():
+            if self._idle(p) and self._may_copy():
                 self._copy_out(p, AHEAD)
 
     def _scheduled(self, clock: int) -> list[int]:
@@ -256,6 +256,10 @@ class LearnerCore:
             self._out.append(Nothing(**self._name(), fragment=p, step=event.step))
         else:
             self._copy_out(p, event.step)
+
+    def _idle(self, p: int) -> bool:
+        """There is a base to measure from, and nothing of the fragment is under way."""
+        return p not in self._hands and p not in self._orders and self.memory.base[p] >= 0
 
     def _may_copy(self) -> bool:
         """There is a slot. Who is asked for more in a step than it has slots says so at once: in a queue all would be late."""

@@ -6,7 +6,7 @@ slowest link: 2 (M - 1) hops, each with its latency and 1/M of the gradient (Pat
 
 from __future__ import annotations
 
-from skerry.errors import ConfigError
+from skerry.errors import ConfigError, cannot_work
 from skerry.lab.evaluator import Evaluator, Progress
 from skerry.lab.result import Result, hash_of
 from skerry.numerics.task import Task
@@ -18,7 +18,7 @@ def run_data_parallel(task: Task, world: World, *, steps: int, seed: int = 0, ev
     """Train `task` on M times a learner's batch for so many steps. Raises ConfigError for a world with faults: one job that
     stops whenever a part of it does is the simulator's business."""
     if steps < 1:
-        raise ConfigError(f"steps = {steps} cannot work", remedy="give 1 or more")
+        raise cannot_work("steps", steps, "give 1 or more")
     if world.faults or world.fault_rate:
         raise ConfigError("world.faults and world.fault_rate have no meaning for data-parallel here", remedy="leave them out")
     eyes = Evaluator(task, seed, evals)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from skerry.errors import ConfigError
+from skerry.errors import cannot_work
 from skerry.lab.result import Point
 from skerry.learner.parameters import Parameters
 from skerry.numerics.task import Task
@@ -19,7 +19,7 @@ class Evaluator:
 
     def __init__(self, task: Task, seed: int, points: int) -> None:
         if points < 1:
-            raise ConfigError(f"evals = {points} cannot work", remedy="give 1 (the end alone) or more")
+            raise cannot_work("evals", points, "give 1 (the end alone) or more")
         self.model = task.model(seed)
         self.parameters = Parameters(self.model)
         self.curve: list[Point] = []

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from skerry.errors import ConfigError, SkerryError
+from skerry.errors import SkerryError, cannot_work
 
 LIVED_S = 60.0
 PERMANENT = (2, 3, 4, 7)
@@ -38,10 +38,10 @@ class LaunchConfig:
 
     def __post_init__(self) -> None:
         if self.max_restarts < 0:
-            raise ConfigError(f"launch.max_restarts = {self.max_restarts} cannot work", remedy="give 0 or more")
+            raise cannot_work("launch.max_restarts", self.max_restarts, "give 0 or more")
         for name in ("restart_after", "start_timeout"):
             if getattr(self, name) <= 0:
-                raise ConfigError(f"launch.{name} = {getattr(self, name)} cannot work", remedy="give a positive number")
+                raise cannot_work(f"launch.{name}", getattr(self, name), "give a positive number")
 
 
 class Process:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from skerry.core.layout import TensorSpec
-from skerry.errors import ConfigError
+from skerry.errors import cannot_work
 from skerry.fabric.address import Address
 from skerry.fabric.tls import TlsConfig
 
@@ -32,7 +32,7 @@ class LearnerConfig:
     def __post_init__(self) -> None:
         Address.parse(self.syncer)
         if self.learner < -1:
-            raise ConfigError(f"learner.learner = {self.learner} cannot work", remedy="give an id from 0 on, or -1")
+            raise cannot_work("learner.learner", self.learner, "give an id from 0 on, or -1")
 
 
 @dataclass(frozen=True, kw_only=True)

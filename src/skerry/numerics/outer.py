@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from skerry.errors import ConfigError
+from skerry.errors import cannot_work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +26,9 @@ class OuterNesterov:
 
     def __post_init__(self) -> None:
         if not 0 < self.lr < float("inf"):
-            raise ConfigError(f"outer lr = {self.lr!r} cannot work", remedy="give a positive number")
+            raise cannot_work("outer lr", self.lr, "give a positive number")
         if not 0 <= self.momentum < 1:
-            raise ConfigError(f"outer momentum = {self.momentum!r} cannot work", remedy="give at least 0 and below 1")
+            raise cannot_work("outer momentum", self.momentum, "give at least 0 and below 1")
 
     def step(self, theta: torch.Tensor, buffer: torch.Tensor, delta: torch.Tensor) -> None:
         """One outer step in place. theta: the global value; buffer: its momentum, zeros before the first step; delta:

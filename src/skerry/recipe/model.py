@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skerry.errors import ConfigError
+from skerry.errors import ConfigError, cannot_work
 
 VOCABULARY = 256
 
@@ -31,7 +31,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for name in ("width", "layers", "heads", "hidden"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"model.{name} = {getattr(self, name)} cannot work", remedy="set it to 1 or more")
+                raise cannot_work(f"model.{name}", getattr(self, name), "set it to 1 or more")
         if self.width % (2 * self.heads):
             raise ConfigError(f"model.width = {self.width} does not divide into {self.heads} heads of even width",
                               remedy="make width a multiple of twice the number of heads")  # fmt: skip

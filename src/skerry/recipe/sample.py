@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from skerry.errors import ConfigError, DataError, RunDirError
+from skerry.errors import DataError, RunDirError, cannot_work
 from skerry.recipe.model import Decoder, ModelConfig
 
 
@@ -40,9 +40,9 @@ def sample(model: Decoder, prompt: bytes, *, count: int, temperature: float = 0.
     """Draw `count` bytes that continue the prompt (an empty one: a new line). Temperature 0 takes the likeliest byte.
     Raises ConfigError."""
     if temperature < 0:
-        raise ConfigError(f"temperature = {temperature} cannot work", remedy="give 0 or more")
+        raise cannot_work("temperature", temperature, "give 0 or more")
     if count < 1:
-        raise ConfigError(f"bytes = {count} cannot work", remedy="give 1 or more")
+        raise cannot_work("bytes", count, "give 1 or more")
     return _draw(model, prompt or b"\n", count, temperature, torch.Generator().manual_seed(seed))
 
 

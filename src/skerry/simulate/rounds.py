@@ -17,7 +17,7 @@ from typing import Any
 from skerry.core.layout import Layout, TensorSpec, build_layout
 from skerry.core.messages import Cancel, Close, Merge
 from skerry.core.policy import Policy
-from skerry.errors import ConfigError
+from skerry.errors import cannot_work
 from skerry.syncer.figures import final_figures
 from skerry.world.run import VirtualRun
 from skerry.world.world import World
@@ -99,12 +99,12 @@ def simulate_rounds(policy: Policy, world: World, *, params: int = 0, tokens: in
     seconds between two samples of the traffic, 0 = about 120 over the run. Raises ConfigError."""
     if layout is None:
         if params < policy.fragments:
-            raise ConfigError(f"params = {params} cannot work", remedy=f"give at least one a fragment ({policy.fragments})")
+            raise cannot_work("params", params, f"give at least one a fragment ({policy.fragments})")
         sizes = [params // policy.fragments + (p < params % policy.fragments) for p in range(policy.fragments)]
         specs = [TensorSpec(name=f"{p}.weight", shape=(size,)) for p, size in enumerate(sizes)]
         layout = build_layout(specs, policy.fragments, "balanced")
     if tokens < 1:
-        raise ConfigError(f"tokens = {tokens} cannot work", remedy="give 1 a step or more")
+        raise cannot_work("tokens", tokens, "give 1 a step or more")
     versions = Versions(policy.fragments)
     live = VirtualRun(policy, layout, world, versions, lambda learner: Learner(tokens, policy.fragments),
                       (lambda: progress(live.hub.core.progress)) if progress else (lambda: None))  # fmt: skip

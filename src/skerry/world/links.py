@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from skerry.errors import ConfigError
+from skerry.errors import ConfigError, cannot_work
 
 _LATENCY = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 _BANDWIDTH = {"bit": 1.0, "kbit": 1e3, "mbit": 1e6, "gbit": 1e9, "tbit": 1e12}
@@ -27,9 +27,9 @@ class Link:
 
     def __post_init__(self) -> None:
         if not 0 <= self.latency < float("inf"):
-            raise ConfigError(f"link latency = {self.latency!r} cannot work", remedy="give 0 or more seconds")
+            raise cannot_work("link latency", self.latency, "give 0 or more seconds")
         if not self.bandwidth > 0:
-            raise ConfigError(f"link bandwidth = {self.bandwidth!r} cannot work", remedy="give more than 0 bit/s")
+            raise cannot_work("link bandwidth", self.bandwidth, "give more than 0 bit/s")
 
     @staticmethod
     def parse(text: str) -> Link:
