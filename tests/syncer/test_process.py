@@ -59,7 +59,9 @@ def test_a_signal_saves_everything(tmp_path, number, code):
     assert saved.published[0][0] >= taken, "no round was lost"
     assert (run_dir / "model" / "model.safetensors").exists()
     figures = json.loads((run_dir / "figures.json").read_text())
-    assert figures["phase"] == "running" and figures["ledger"]["pending"] > 0
+    ledger = figures["ledger"]
+    assert ledger["processed"] == ledger["merged"] + ledger["lost"] + ledger["pending"]
+    assert figures["phase"] == "running" and figures["lost_by_cause"]["died"] == 0, "what is pending stays so"
     (tape,) = segments(run_dir / "tape")
     assert verify(tape).difference == ""
     left = sorted(path.name for path in run_dir.iterdir())
