@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from skerry.cli.options import TlsOptions, parse, start_from
+from skerry.cli.options import Maybe, TlsOptions, parse, start_from
 from skerry.cli.tree import Tree
 from skerry.learner.config import LearnerConfig
 from skerry.recipe.config import RecipeConfig
@@ -31,7 +31,7 @@ class JoinCommand:
     address: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="HOST:PORT")]  # the syncer's address
     token_file: Path  # file with the run's token
     id: int = -1  # the learner's id; -1: a free one
-    config: Path | None = None  # TOML file to start from; its [recipe] and [learner] are used
+    config: Maybe[Path] = None  # TOML file to start from; its [recipe] and [learner] are used
     shm_dir: Path = Path("/dev/shm")  # folder in memory for what trainer and agent share
     tls: TlsOptions = field(default_factory=TlsOptions)
     recipe: RecipeConfig = field(default_factory=RecipeConfig)

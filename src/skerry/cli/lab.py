@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import tyro
 
 from skerry.cli.lab_tree import DATA_PARALLEL, LabConfig, Method, Tables, load, nested, resolved
-from skerry.cli.options import parse
+from skerry.cli.options import Maybe, hint, parse
 from skerry.cli.outputs import cell, finite
 from skerry.cli.progress import Bar
 from skerry.cli.toml import read
@@ -45,26 +45,26 @@ class LabCommand:
     Everything is decided by the configuration: the same one gives the same result, bit for bit. What has no flag is
     reached by --set KEY=VALUE, any key of the tables policy, recipe and world (docs/configuration.md has them all)."""
 
-    config: Path | None = None  # TOML file to start from; flags change single values of it
-    method: Method | None = None  # how learners work together; the file's, or decoupled
-    learners: int | None = None  # how many (4)
-    steps: int | None = None  # global steps (1000)
-    model: Size | None = None  # size of the model (nano)
-    data: Annotated[tuple[str, ...] | None, tyro.conf.arg(aliases=("--recipe.data",))] = None
+    config: Maybe[Path] = None  # TOML file to start from; flags change single values of it
+    method: Maybe[Method] = None  # how learners work together; the file's, or decoupled
+    learners: Maybe[int] = None  # how many (4)
+    steps: Maybe[int] = None  # global steps (1000)
+    model: Maybe[Size] = None  # size of the model (nano)
+    data: Annotated[tuple[str, ...] | None, tyro.conf.arg(aliases=("--recipe.data",), help_behavior_hint=hint)] = None
     """Files or folders; none: the Python standard library's own sources."""
-    seed: int | None = None  # of initial values, batches, jitter and random faults (0)
-    lr: float | None = None  # peak of the inner learning rate
-    speeds: str | None = None  # of the learners, relative: 1,1,0.8,0.5; fewer are repeated in turn
-    jitter: float | None = None  # spread of step times: standard deviation over mean
-    link: str | None = None  # of every learner: LATENCY or LATENCY,BANDWIDTH (100ms,1Gbit)
-    faults: str | None = None  # what strikes whom when, in virtual time: "kill:2@30s stop:1@45s+20s"
-    fault_rate: float | None = None  # share of each learner's time that random kills take away
-    step_time: float | None = None  # virtual seconds of a step at speed 1 (1)
-    evals: int | None = None  # evaluations over the run (12)
+    seed: Maybe[int] = None  # of initial values, batches, jitter and random faults (0)
+    lr: Maybe[float] = None  # peak of the inner learning rate
+    speeds: Maybe[str] = None  # of the learners, relative: 1,1,0.8,0.5; fewer are repeated in turn
+    jitter: Maybe[float] = None  # spread of step times: standard deviation over mean
+    link: Maybe[str] = None  # of every learner: LATENCY or LATENCY,BANDWIDTH (100ms,1Gbit)
+    faults: Maybe[str] = None  # what strikes whom when, in virtual time: "kill:2@30s stop:1@45s+20s"
+    fault_rate: Maybe[float] = None  # share of each learner's time that random kills take away
+    step_time: Maybe[float] = None  # virtual seconds of a step at speed 1 (1)
+    evals: Maybe[int] = None  # evaluations over the run (12)
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """KEY=VALUE, over everything else, as often as you like: policy.outer_lr=0.6"""
     json: bool = False  # print one line of JSON instead of the table
-    out: Path | None = None  # write the JSON there too
+    out: Maybe[Path] = None  # write the JSON there too
 
 
 def main(arguments: list[str]) -> int:

@@ -10,10 +10,11 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import tyro
 
+from skerry.cli.complaints import in_one_line
 from skerry.fabric.tls import TlsConfig
 
 if TYPE_CHECKING:
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Shown: TypeAlias = tyro.conf.AvoidSubcommands[T]
 """A part of the tree as flags: what may be none and is a table of its own (tls) is for the file."""
+
+
+def hint(value: str) -> str:
+    """What --help says of a default, unless there is none."""
+    return "" if value == "None" else f"(default: {value})"
+
+
+Maybe: TypeAlias = Annotated[T | None, tyro.conf.arg(help_behavior_hint=hint)]
+"""A flag that need not be given: its help says what holds then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +53,19 @@ class TlsOptions:
 def parse(kind: type[T], arguments: Sequence[str], *, command: str, examples: str, default: T | None = None) -> T:
     """Read a command's options into the dataclass `kind`; what is not given is as in `default`, or in its fields.
 
-    A wrong option ends the program with exit code 2 and tyro's explanation; what the dataclasses themselves raise
-    (ConfigError) comes out as it is. --data is short for --recipe.data.
+    Raises ConfigError for a command line that cannot be read, and whatever the dataclasses raise. --data is short for
+    --recipe.data.
     """
     lines = "\n".join(f"  {line.strip()}" for line in examples.strip().splitlines())
     description = f"{(kind.__doc__ or '').strip()}\n\nexamples:\n{lines}"
     given = ["--recipe.data" + a.removeprefix("--data") if a.split("=")[0] == "--data" else a for a in arguments]
-    return tyro.cli(kind, prog=f"skerry {command}", description=description, args=given, default=default)
+
+    def read(args: Sequence[str]) -> T:
+        return tyro.cli(kind, prog=f"skerry {command}", description=description, args=args, default=default,
+                        config=(tyro.conf.DisallowNone,))  # fmt: skip
+
+    with in_one_line(command, given, lambda: read(["--help"])):
+        return read(given)
 
 
 def start_from(kind: type[Tree], arguments: Sequence[str]) -> tuple[Any, dict[str, Any]]:

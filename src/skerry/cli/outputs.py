@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from skerry.cli.options import Maybe
 from skerry.errors import ConfigError, StorageError
 
 Rows = Sequence[Mapping[str, Any]]
@@ -27,7 +28,7 @@ class OutputOptions:
 
     json: bool = False  # print one line of JSON
     csv: bool = False  # print CSV
-    out: Path | None = None  # folder for NAME.json, NAME.csv and the picture NAME.png
+    out: Maybe[Path] = None  # folder for NAME.json, NAME.csv and the picture NAME.png
 
 
 def emit(options: OutputOptions, name: str, rows: Rows, *, text: str = "", more: Mapping[str, Any] | None = None,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from skerry.cli.canvas import COLOURS, SMALL, TITLE, canvas, png
-from skerry.cli.options import parse
+from skerry.cli.options import Maybe, parse
 from skerry.cli.outputs import OutputOptions, emit, table
 from skerry.core.policy import CodecName, Policy
 from skerry.core.presets import preset
@@ -33,12 +33,12 @@ class BandwidthCommand(OutputOptions):
     params: float = 12e9  # trainable parameters of the model
     step_s: float = 1.0  # seconds of a step's computing
     sites: int = 8  # M: each with one learner
-    fragments: int | None = None  # P of streaming and decoupled; none: each preset's own
-    interval: int | None = None  # H of all but data-parallel; none: each preset's own
-    overlap: int | None = None  # tau of streaming and decoupled; none: each preset's own
+    fragments: Maybe[int] = None  # P of streaming and decoupled; none: each preset's own
+    interval: Maybe[int] = None  # H of all but data-parallel; none: each preset's own
+    overlap: Maybe[int] = None  # tau of streaming and decoupled; none: each preset's own
     codec_up: CodecName = Policy.codec_up  # of contributions
     codec_down: CodecName = Policy.codec_down  # of delivered values
-    bits: float | None = None  # bits a parameter instead of the codecs', to see what a shorter one would bring
+    bits: Maybe[float] = None  # bits a parameter instead of the codecs', to see what a shorter one would bring
     gradient_bits: float = Job.gradient_bits  # of data-parallel's gradients
     backward: float = Job.backward  # share of a step beside which data-parallel's all-reduce runs
     latency: tuple[str, ...] = ("10ms", "100ms")  # of the links, one way

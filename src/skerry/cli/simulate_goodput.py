@@ -11,7 +11,7 @@ from typing import Any
 
 from skerry.cli.amounts import counts, listed, seconds
 from skerry.cli.canvas import COLOURS, SMALL, TITLE, canvas, png
-from skerry.cli.options import parse
+from skerry.cli.options import Maybe, parse
 from skerry.cli.outputs import OutputOptions, emit, table
 from skerry.cli.progress import Bar
 from skerry.errors import ConfigError, cannot_work
@@ -57,7 +57,7 @@ class GoodputCommand(OutputOptions):
     slice_chips: int = Job.slice_chips  # chips that come and go together
     stops: Stops = Job.stops  # failures while a rigid job stands still: there are none, or they lengthen the stop
     stalls: Stalls = Job.stalls  # failures during a stall: cost nothing more, restart it, or are met by one more stall
-    fit: Path | None = None
+    fit: Maybe[Path] = None
     """CSV with chips, learners, kind and goodput (a share): fit --mean-return, --shrink and --grow to it. Those given are where
     to start from (0: stays 0); --chips, --learners and --kind are the file's."""
     jobs: int = 0  # processes; 0: one a core

@@ -8,7 +8,7 @@ from typing import Any
 
 from skerry.cli.amounts import seconds
 from skerry.cli.canvas import COLOURS, SMALL, TITLE, canvas, png
-from skerry.cli.options import parse
+from skerry.cli.options import Maybe, parse
 from skerry.cli.outputs import OutputOptions, emit, table
 from skerry.cli.progress import shown
 from skerry.errors import cannot_work
@@ -32,7 +32,7 @@ class ScavengingCommand(OutputOptions):
     rate: float = Fleet.rate  # tokens a second of one learner
     learners: int = Fleet.learners  # M: always there
     shares: tuple[float, ...] = tuple(PUBLISHED)  # extra compute on offer, relative to theirs
-    extra_learners: int | None = Fleet.extra_learners  # in which it comes; none: as large as the others
+    extra_learners: Maybe[int] = Fleet.extra_learners  # in which it comes; none: as large as the others
     efficiency: float = Fleet.efficiency  # how much of an extra learner's compute becomes progress
     offered: float = Fleet.offered  # share of a cycle in which the extra learners are on offer
     window: str = f"{Fleet.window_s:g}s"  # a cycle: first without them, then with them

@@ -12,7 +12,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from skerry.cli.options import TlsOptions, parse
+from skerry.cli.options import Maybe, TlsOptions, parse
 from skerry.errors import ConfigError, RunDirError
 from skerry.fabric.client import ask_status
 from skerry.fabric.handshake import Token
@@ -29,7 +29,7 @@ class StatusCommand:
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The run's directory on this machine, or its syncer's HOST:PORT."""
-    token_file: Path | None = None  # the run's token; not needed with a directory
+    token_file: Maybe[Path] = None  # the run's token; not needed with a directory
     tls: TlsOptions = field(default_factory=TlsOptions)
     json: bool = False  # print the syncer's answer as it came
 

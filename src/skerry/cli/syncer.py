@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from skerry.cli.options import Shown, TlsOptions, parse, start_from
+from skerry.cli.options import Maybe, Shown, TlsOptions, parse, start_from
 from skerry.cli.toml import write
 from skerry.cli.tree import Tree
 from skerry.core.policy import Policy
@@ -31,8 +31,8 @@ class SyncerCommand:
     It holds the global model, merges what learners contribute and writes the run's directory. It knows nothing about
     data or architecture: the first learner brings the model."""
 
-    config: Path | None = None  # TOML file to start from; its [policy] and [syncer] are used
-    preset: str | None = None  # policy to start from: decoupled, streaming or diloco
+    config: Maybe[Path] = None  # TOML file to start from; its [policy] and [syncer] are used
+    preset: Maybe[str] = None  # policy to start from: decoupled, streaming or diloco
     tls: TlsOptions = field(default_factory=TlsOptions)
     policy: Policy = field(default_factory=Policy)
     syncer: Annotated[Shown[SyncerConfig], tyro.conf.arg(name="")] = field(default_factory=SyncerConfig)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from skerry.cli.options import Shown, parse, start_from
+from skerry.cli.options import Maybe, Shown, parse, start_from
 from skerry.cli.toml import write
 from skerry.cli.tree import TrainConfig
 from skerry.errors import RunDirError, SkerryError
@@ -35,9 +35,9 @@ class TrainCommand:
     Everything a run writes is in its directory: config.toml (what it ran with), model/ (the trained model), summary.json,
     report.html and report.png. Ctrl-C saves the model and ends everything; a second one ends at once."""
 
-    config: Path | None = None  # TOML file to start from; flags change single values of it
-    preset: str | None = None  # policy to start from: decoupled, streaming or diloco
-    name: str | None = None  # short for --syncer.run-dir runs/NAME
+    config: Maybe[Path] = None  # TOML file to start from; flags change single values of it
+    preset: Maybe[str] = None  # policy to start from: decoupled, streaming or diloco
+    name: Maybe[str] = None  # short for --syncer.run-dir runs/NAME
     force: bool = False  # remove the run's directory if it is there
     resume: bool = False  # go on with the run in its directory; its config.toml is where the options start from
     tree: Annotated[Shown[TrainConfig], tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
