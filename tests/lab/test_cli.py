@@ -208,3 +208,31 @@ def _read_until(terminal: int, what: bytes, seconds: float) -> bytes:
             break
     assert what in shown
     return shown
+
+
+# ---------------------------------------------------------------- where it is written
+
+
+@pytest.mark.parametrize(("out", "code", "says"), [
+    ("here.txt/x.json", 2, "--out = 'here.txt/x.json' cannot work; here.txt is a file: name a folder"),
+    ("here.txt/a/x.json", 7, "cannot write here.txt/a/x.json: Not a directory; free space there, or name another with --out"),
+    (".", 2, "--out = '.' cannot work; it is no file: name one"),
+    ("", 2, "--out = '' cannot work; give a path"),
+])  # fmt: skip
+def test_a_place_that_cannot_be_written_is_refused_before_the_run(out, code, says, tmp_path, text, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.txt").write_text("")
+    monkeypatch.setattr("skerry.cli.lab.carry_out", None)
+    assert main(["lab", "--data", str(text), *QUICK, "--out", out]) == code
+    assert capsys.readouterr() == ("", f"skerry: {says}\n")
+
+
+def test_a_place_that_fails_after_the_run_does_not_cost_it(tmp_path, text, capsys, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("skerry.cli.lab.settle", full)
+    assert main(["lab", "--data", str(text), "--steps", "4", *QUICK, "--json", "--out", str(tmp_path / "o.json")]) == 7
+    printed = capsys.readouterr()
+    assert "eval_loss" in json.loads(printed.out) and printed.err.startswith("skerry: cannot write")
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]

@@ -6,6 +6,7 @@ traceback; a command's module is imported when it is called, so that `skerry sta
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from skerry import __version__
-from skerry.errors import SkerryError
+from skerry.errors import SkerryError, StorageError
 
 COMMANDS = {
     "train": "train a model on this machine: a syncer and several learners, from start to report",
@@ -58,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         command: Callable[[list[str]], int] = import_module(f"skerry.cli.{given[0]}").main
-        return command(given[1:])
+        code = command(given[1:])
+        sys.stdout.flush()  # here, where what goes wrong with it can still be said
+        return code
     except SkerryError as error:
         print(f"skerry: {error}", file=sys.stderr)
         return error.exit_code
@@ -67,5 +70,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         return INTERRUPTED
     except BrokenPipeError:  # whoever read our output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 1
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        _drop_output()
+        print(f"skerry: cannot write the output: {error.strerror}; free space where it goes", file=sys.stderr)
+        return StorageError.exit_code
+
+
+def _drop_output() -> None:
+    """So that what is left of it does not fail once more when Python winds up."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

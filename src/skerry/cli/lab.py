@@ -10,7 +10,8 @@ import json
 import os
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,7 +23,7 @@ from skerry.cli.options import Maybe, hint, parse
 from skerry.cli.outputs import cell, finite
 from skerry.cli.progress import Bar
 from skerry.cli.toml import read
-from skerry.errors import ConfigError, StorageError
+from skerry.errors import ConfigError, StorageError, cannot_work
 from skerry.recipe.config import Size
 from skerry.store.files import settle
 
@@ -75,6 +76,8 @@ def main(arguments: list[str]) -> int:
         return sweep(arguments[1:])
     command = parse(LabCommand, arguments, command="lab", examples=EXAMPLES)
     config = read_config(command)
+    if command.out:
+        _check_place(command.out)
     with Shown(config.policy.steps) as shown:
         try:
             result = carry_out(config, shown)
@@ -82,9 +85,9 @@ def main(arguments: list[str]) -> int:
             print(f"skerry: interrupted at {shown}; nothing of it is kept", file=sys.stderr)
             raise
     text = json.dumps(finite(result), allow_nan=False)
+    print(text if command.json else summary(result), flush=True)  # first, so that a full disk does not cost the run
     if command.out:
         _write(command.out, text)
-    print(text if command.json else summary(result))
     return 0
 
 
@@ -186,17 +189,36 @@ def assignment(text: str) -> tuple[str, Any]:
     return name, read_value
 
 
+def _check_place(path: Path) -> None:
+    """Raises ConfigError or StorageError if a result could not be written there, before there is one."""
+    if path.exists() and not path.is_file():
+        raise cannot_work("--out", str(path), "it is no file: name one")
+    with _part(path) as part:
+        part.touch()
+
+
 def _write(path: Path, text: str) -> None:
     """The whole file or none, so that a sweep never takes half a result for one."""
+    with _part(path) as part:
+        part.write_text(text + "\n")
+        settle(part, path)
+
+
+@contextmanager
+def _part(path: Path) -> Iterator[Path]:
+    """What is written first, beside it; gone in the end. Raises ConfigError or StorageError."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text + "\n")
-        settle(part, path)
+        yield part
+    except FileExistsError as error:
+        raise cannot_work("--out", str(path), f"{path.parent} is a file: name a folder") from error
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise StorageError(f"cannot write {path}: {error.strerror}", remedy="free space there, or name another with --out") \
             from error  # fmt: skip
+    finally:
+        with suppress(OSError):
+            part.unlink()
 
 
 def _percent(share: float | None) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from skerry.cli.complaints import in_one_line
 from skerry.fabric.tls import TlsConfig
@@ -32,6 +33,23 @@ def hint(value: str) -> str:
 
 Maybe: TypeAlias = Annotated[T | None, tyro.conf.arg(help_behavior_hint=hint)]
 """A flag that need not be given: its help says what holds then."""
+_REGISTRY = ConstructorRegistry()
+
+
+@_REGISTRY.primitive_rule
+def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
+    """An empty path is none, rather than the current folder."""
+    if info.type is not Path:
+        return None
+
+    def read(given: list[str]) -> Path:
+        if not given[0]:
+            raise ValueError("it is empty")
+        return Path(given[0])
+
+    return PrimitiveConstructorSpec(nargs=1, metavar="PATH", instance_from_str=read,
+                                    is_instance=lambda value: isinstance(value, Path),
+                                    str_from_instance=lambda value: [str(value)])  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +80,7 @@ def parse(kind: type[T], arguments: Sequence[str], *, command: str, examples: st
 
     def read(args: Sequence[str]) -> T:
         return tyro.cli(kind, prog=f"skerry {command}", description=description, args=args, default=default,
-                        config=(tyro.conf.DisallowNone,))  # fmt: skip
+                        config=(tyro.conf.DisallowNone,), registry=_REGISTRY)  # fmt: skip
 
     with in_one_line(command, given, lambda: read(["--help"])):
         return read(given)

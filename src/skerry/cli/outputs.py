@@ -17,18 +17,24 @@ from pathlib import Path
 from typing import Any
 
 from skerry.cli.options import Maybe
-from skerry.errors import ConfigError, StorageError
+from skerry.errors import ConfigError, StorageError, cannot_work
 
 Rows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
-    """In which form the figures come."""
+    """In which form the figures come. Raises ConfigError where that cannot be."""
 
     json: bool = False  # print one line of JSON
     csv: bool = False  # print CSV
     out: Maybe[Path] = None  # folder for NAME.json, NAME.csv and the picture NAME.png
+
+    def __post_init__(self) -> None:
+        if self.json and self.csv:
+            raise ConfigError("--json and --csv do not go together", remedy="give one; --out DIR writes both")
+        if self.out is not None and self.out.exists() and not self.out.is_dir():
+            raise cannot_work("--out", str(self.out), "it is a file: name a folder")
 
 
 def emit(options: OutputOptions, name: str, rows: Rows, *, text: str = "", more: Mapping[str, Any] | None = None,
