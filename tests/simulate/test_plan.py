@@ -1,22 +1,28 @@
 """Plans: figures by hand, which choice is taken, what limits it; and `skerry plan`, whose config.toml loads."""
 
+import csv
 import json
 import math
+import random
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from skerry.cli import main
-from skerry.cli.plan import read_fleet
+from skerry.cli.plan import EXAMPLES, picture, read_fleet
 from skerry.cli.tree import TrainConfig, load
 from skerry.errors import ConfigError
-from skerry.simulate.advice import front, limits, one_more, quorums, take, why_not_decoupled
+from skerry.simulate.advice import front, limits, neighbours, one_more, take, why_not, why_not_decoupled
 from skerry.simulate.fleet import ChoicesPart, Fleet, GoalPart, ModelPart, Site, SyncerPart
 from skerry.simulate.goodput import Job, simulate
-from skerry.simulate.plan import DAY, Planner
+from skerry.simulate.plan import DAY, METHODS, NEAR, Choice, Planner
 from skerry.simulate.returns import Returns
+from skerry.simulate.rounds import simulate_rounds
+from skerry.world.world import World
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "fleet.toml"
 NEVER = 1e15  # hours: no chip fails
@@ -31,6 +37,12 @@ def site(name="a", **changes):
 
 def fleet(*sites, **changes):
     return Fleet(**{"model": MODEL, "sites": sites or (site(),), "choices": ONE, **changes})
+
+
+def taken(*sites, **changes):
+    """The plan of that fleet."""
+    planner = Planner(fleet(*sites, **changes))
+    return take(planner, planner.choices())
 
 
 def only(planner, name="decoupled", per_site=1):
@@ -115,6 +127,29 @@ def test_synchronous_methods_wait_for_the_slowest_and_for_its_link():
     assert "the speed of slow" in limits(narrow, choice)
 
 
+@pytest.mark.parametrize(
+    ("sites", "syncer", "line"),
+    [
+        ([site(link="1ms,5Mbit")], "", "the bandwidth of a's link, for which all wait 7"),
+        ([site(), site("b", link="5000s,1Gbit")], "", "the latency of b's link, for which all wait 8"),
+        ([site(), site("b", link="1ms,5Mbit"), site("c", chips=9)], "", "the bandwidth of b's link, for which all wait 7"),
+        ([site(link="0s,1Gbit")], "0s,5Mbit", "the bandwidth of the syncer's link, for which all wait 7"),
+        ([site(), site("slow", chips=5)], "", "the speed of slow, for which all wait; links take 0 % of the time"),
+        ([site(), site("b")], "", "computing; links take 0 % of the time"),
+    ],
+)
+def test_what_costs_synchronous_runs_most_limits_them(sites, syncer, line):
+    planner = Planner(fleet(*sites, syncer=SyncerPart(link=syncer)))
+    assert limits(planner, only(planner, "diloco")).startswith(line)
+
+
+def test_a_run_of_more_than_ten_years_is_refused_unless_it_is_wanted():
+    line = r"goal.max_days = 3650.0 cannot work; the fastest choice \(a\) takes .* days, limited by the bandwidth of a's link"
+    with pytest.raises(ConfigError, match=line):
+        taken(site(link="1ms,1kbit"))
+    assert taken(site(link="1ms,1kbit"), goal=GoalPart(max_days=1e9)).days > 3650
+
+
 def test_data_parallel_pays_the_ring_at_every_step():
     # 1e9 * 16 bit once around between two: 16e9 bit at 0.8 of 1 Gbit/s, and two hops
     choice = only(Planner(fleet(site(link="1s,1Gbit"), site("b", link="0s,2Gbit"))), "data-parallel")
@@ -123,33 +158,77 @@ def test_data_parallel_pays_the_ring_at_every_step():
 
 def test_least_time_and_least_cost():
     sites = site("fast", chips=40, price=4.0), site("cheap", price=1.0)
-    quick = take(Planner(fleet(*sites)).choices(), GoalPart(least="time"))
-    frugal = take(Planner(fleet(*sites)).choices(), GoalPart(least="cost"))
+    quick, frugal = taken(*sites), taken(*sites, goal=GoalPart(least="cost"))
     assert quick.names == "fast cheap" and frugal.names == "cheap"
     assert (quick.method, quick.learners) == ("decoupled", 2)
-    bounded = take(Planner(fleet(*sites)).choices(), GoalPart(least="cost", max_days=frugal.days / 2))
+    bounded = taken(*sites, goal=GoalPart(least="cost", max_days=frugal.days / 2))
     assert bounded.days <= frugal.days / 2 and bounded.cost > frugal.cost
 
 
 def test_what_brings_less_than_a_hundredth_is_left_out():
     sites = site("large", chips=1000), site("tiny", chips=5)
-    planner = Planner(fleet(*sites, choices=replace(ONE, learners_per_site=(1, 2))))
-    chosen = take(planner.choices(), GoalPart())
+    chosen = taken(*sites, choices=replace(ONE, learners_per_site=(1, 2)))
     assert (chosen.names, chosen.learners) == ("large", 1)
 
 
+def test_of_equal_costs_the_faster_is_taken():
+    twins = [site(name, chips=512, speed=400.0, mtbi=8760.0, link="20ms,10Gbit") for name in "abc"]
+    chosen = taken(*twins, goal=GoalPart(least="cost"), choices=ChoicesPart())
+    assert (chosen.names, chosen.learners) == ("a b c", 3)  # each alone costs as much and takes three times as long
+    free = taken(site("small", chips=8, price=0.0), site("large", chips=512, price=0.0), goal=GoalPart(least="cost"))
+    assert "large" in free.names
+
+
+@st.composite
+def some_choices(draw):
+    figures = st.floats(0.5, 2.0) | st.sampled_from([0.0, 1.0, 1.005, 1.01, 1.02])
+    one = st.tuples(figures.map(lambda days: days or 1.0), figures, st.sampled_from(METHODS[:3]), st.integers(1, 4))
+    policy = only(Planner(fleet())).policy
+    return [Choice(method=name, sites=(site(),), per_site=learners, policy=policy, days=days, cost=cost, goodput=1.0,
+                   utilisation=1.0, kept=1.0, traffic=0.0, syncer=0.0)
+            for days, cost, name, learners in draw(st.lists(one, min_size=1, max_size=12))]  # fmt: skip
+
+
+@given(choices=some_choices(), least=st.sampled_from(["time", "cost"]))
+def test_no_choice_is_noticeably_better_than_the_chosen_one(choices, least):
+    chosen = take(Planner(fleet(goal=GoalPart(least=least))), choices)
+    for one in choices:
+        if one.days <= chosen.days and one.cost <= chosen.cost:
+            assert chosen.days <= one.days * NEAR and chosen.cost <= one.cost * NEAR
+    best = front(choices, chosen)
+    assert chosen in best  # and nothing beside it in that table is better in both
+    assert not any(one.days < chosen.days and one.cost < chosen.cost for one in best)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_plan_of_any_fleet_is_not_dominated(seed):
+    draw = random.Random(seed)
+    sites = [site(name, chips=draw.choice([8, 64, 512]), speed=draw.choice([100.0, 400.0]), price=draw.choice([0.0, 1.0, 2.0]),
+                  link=draw.choice(["", "20ms,10Gbit", "80ms,300Mbit"])) for name in "abc"]  # fmt: skip
+    goal = GoalPart(least=draw.choice(["time", "cost"]), max_days=math.inf)
+    planner = Planner(fleet(*sites, choices=ChoicesPart(), goal=goal))
+    choices = planner.choices()
+    chosen = take(planner, choices)
+    for one in choices:
+        if one.policy is not None and one.days <= chosen.days and one.cost <= chosen.cost:
+            assert chosen.days <= one.days * NEAR and chosen.cost <= one.cost * NEAR
+        assert (why_not(one, chosen, goal) == "") == (one is chosen)
+
+
 def test_nobody_is_faster_and_cheaper_than_the_front():
-    choices = Planner(read_fleet(EXAMPLE)).choices()
-    best = front(choices)
+    planner = Planner(read_fleet(EXAMPLE))
+    choices = planner.choices()
+    best = front(choices, take(planner, choices))
     assert len(best) > 2 and all(later.cost < earlier.cost for earlier, later in pairwise(best))
     for choice in choices:
-        assert any(one.days <= choice.days and one.cost <= choice.cost for one in best)
+        assert any(one.days <= choice.days * NEAR and one.cost <= choice.cost * NEAR for one in best)
 
 
 @pytest.mark.parametrize(
     ("goal", "line"),
     [
-        (GoalPart(max_days=1.0), "goal.max_days = 1.0 cannot work; the fastest choice (a b) takes 34.72 days"),
+        (GoalPart(max_days=1.0),
+         "goal.max_days = 1.0 cannot work; the fastest choice (a b) takes 34.72 days, limited by computing"),
         (GoalPart(max_cost=100.0), "goal.max_cost = 100.0 cannot work; the cheapest choice (b) costs 16,667"),
         (GoalPart(max_days=40.0, max_cost=20000.0),
          "goal.max_cost = 20000.0 cannot work; what ends within goal.max_days = 40 costs 25,000 at least (a b)"),
@@ -157,7 +236,7 @@ def test_nobody_is_faster_and_cheaper_than_the_front():
 )  # fmt: skip
 def test_a_budget_out_of_reach_says_how_far_it_is(goal, line):
     with pytest.raises(ConfigError) as error:
-        take(Planner(fleet(site(), site("b", price=1.0))).choices(), goal)
+        taken(site(), site("b", price=1.0), goal=goal)
     assert str(error.value) == line
 
 
@@ -173,11 +252,33 @@ def test_one_more_gigabit_or_site():
     assert limits(planner, more["1 Gbit/s at a"]).startswith("computing: the links carry the closest coupling")
 
 
-def test_quorums_tell_how_often_so_many_are_there():
-    planner = Planner(fleet(site(), site("b", chips=5, availability=0.5), site("c", availability=0.8)))
-    first, last = quorums(planner, only(planner))
-    assert (first["K"], first["run_step_s"], first["rounds_possible"]) == (1, 6, 1)
-    assert (last["K"], last["run_step_s"]) == (3, 12) and last["rounds_possible"] == pytest.approx(0.4)
+def test_neighbours_differ_in_one_knob_and_say_why_they_are_not_taken():
+    planner = Planner(fleet(site(link="1ms,200Mbit"), site("b", chips=5, availability=0.5), site("c", availability=0.8)))
+    chosen = only(planner)
+    assert (chosen.policy.interval, chosen.policy.overlap, chosen.policy.codec_down) == (48, 4, "fp32")
+    near = {one.change: one for one in neighbours(planner, chosen)}
+    assert near["H = 24"].why == "a would need 0.278 Gbit/s instead of 0.2 (and 1 more)"
+    assert near["H = 96"].why == "could work; choices.intervals has 48 first"
+    assert near["H = 96"].choice.traffic == pytest.approx(chosen.traffic / 2)
+    assert near["tau = 8"].why == "may overwrite more than choices.max_overlap = 0.125 of H"
+    assert near["down = bf16"].why == "could work; choices.codecs_down has fp32 first"
+    assert near["P = 12"].why == near["P = 48"].why == "could work; choices.fragments is 24"
+    assert near["up = fp32"].why == "could work; choices.codec_up is bf16"
+    assert near["K = 3"].why == "choices.quorum = 1; so many are there 40 % of the time"
+    assert near["K = 3"].choice.traffic == pytest.approx(chosen.traffic / 2)  # at the pace of b
+    for change, one in near.items():
+        knob = {"H": "interval", "P": "fragments", "tau": "overlap", "down": "codec_down", "up": "codec_up", "K": "quorum"}
+        name, _, value = change.partition(" = ")
+        assert str(getattr(one.choice.policy, knob[name])) == value != str(getattr(chosen.policy, knob[name]))
+
+
+def test_neighbours_of_a_synchronous_plan():
+    planner = Planner(fleet(site(link="1ms,20Mbit")))
+    chosen = only(planner, "diloco")
+    near = {one.change: one for one in neighbours(planner, chosen)}
+    assert set(near) == {"H = 24", "H = 48", "H = 96", "H = 192", "up = fp32", "down = fp32"}
+    assert near["H = 24"].choice.days > chosen.days
+    assert near["H = 24"].why.startswith("slower, limited by the bandwidth of a's link, for which all wait 9")
 
 
 @pytest.mark.parametrize(
@@ -189,11 +290,57 @@ def test_quorums_tell_how_often_so_many_are_there():
     ],
 )
 def test_where_nothing_decoupled_works_it_says_why(changes, why):
-    planner = Planner(fleet(**changes))
+    planner = Planner(fleet(**changes, goal=GoalPart(max_days=math.inf)))
     choices = planner.choices()
     assert {choice.method for choice in choices} == {"streaming", "diloco", "data-parallel"}
-    assert take(choices, GoalPart()).utilisation < 0.95
+    assert take(planner, choices).utilisation < 0.95
     assert why_not_decoupled(planner) == f"no decoupled run: even with H = 384 and bf16 down {why}"
+
+
+@pytest.mark.parametrize(
+    ("name", "sites", "syncer"),
+    [
+        ("decoupled", [site(link="35ms,4Gbit"), site("b", chips=6, link="110ms,150Mbit")], ""),
+        ("decoupled", [site(), site("slow", chips=2, link="1s,1Gbit")], ""),
+        ("decoupled", [site(name) for name in "abcd"], "0s,600Mbit"),
+        ("streaming", [site(link="20ms,30Mbit"), site("b", link="20ms,30Mbit")], ""),
+        ("diloco", [site(link="20ms,20Mbit"), site("b", chips=3, link="20ms,100Mbit")], ""),
+    ],
+)
+def test_the_last_round_waits_for_the_slowest_link(name, sites, syncer):
+    planner = Planner(fleet(*sites, syncer=SyncerPart(link=syncer)))
+    chosen = only(planner, name)
+    assert plan_died(planner, chosen, steps=2 * chosen.policy.interval + 5) == 0
+
+
+def plan_died(planner, chosen, steps):
+    """Tokens lost in the last round of the run that the plan writes, through the real core."""
+    each = [planner.step_s(one, 1) for one in chosen.sites]
+    shared = planner.fleet.syncer.link_.bandwidth / len(chosen.sites)  # the virtual world has no link that learners share
+    links = [f"{one.link_.latency}s,{min(one.link_.bandwidth, shared, 1e15)}bit" for one in chosen.sites]
+    world = World(learners=len(each), step_s=min(each), speeds=tuple(min(each) / step for step in each), jitter=0.1,
+                  link=";".join(links))  # fmt: skip
+    policy = chosen.policy.replace(steps=steps, tokens=0, **planner.patience(chosen))
+    return simulate_rounds(policy, world, params=int(planner.fleet.model.params)).figures["lost_by_cause"]["died"]
+
+
+def test_the_examples_last_round_is_whole():
+    planner = Planner(read_fleet(EXAMPLE))
+    chosen = take(planner, planner.choices())
+    assert plan_died(planner, chosen, steps=101) == 0
+
+
+def test_values_given_twice_are_weighed_once():
+    twice = ChoicesPart(learners_per_site=(1, 1), intervals=(24, 24), overlaps=(2, 2), codecs_down=("fp32", "fp32"))
+    planner = Planner(fleet(choices=twice))
+    assert len(planner.choices()) == len(METHODS) and len(planner.policies["decoupled"]) == 1
+
+
+@pytest.mark.parametrize("price", [0.0, 2.0])
+def test_the_picture_leaves_out_what_is_far_off(price):
+    planner = Planner(fleet(*(site(name, price=price, link="50ms,300Mbit") for name in "ab")))
+    choices = planner.choices()
+    assert picture(choices, take(planner, choices)).startswith(b"\x89PNG")
 
 
 def test_a_quorum_that_no_choice_has():
@@ -213,15 +360,19 @@ def run(capsys, *arguments):
 def test_the_example_is_planned_and_its_config_loads(capsys, tmp_path):
     code, out, _ = run(capsys, EXAMPLE, "--out", tmp_path)
     assert code == 0
-    for text in ("the plan:", "limited by computing", "by each method", "what one more would bring", "other quorums"):
+    for text in ("the plan:", "limited by computing", "by each method", "what one more would bring", "one knob set otherwise"):
         assert text in out
     result = json.loads((tmp_path / "plan.json").read_text())
     assert {row["method"] for row in result["rows"]} == {"decoupled", "streaming", "diloco", "data-parallel"}
     assert [row["sites"] for row in result["rows"] if row["chosen"]] == [result["chosen"]["sites"]]
     assert result["chosen"]["days"] <= 21 and math.isfinite(result["chosen"]["cost"])
-    assert len((tmp_path / "plan.csv").read_text().splitlines()) == 1 + len(result["rows"])
+    rows = list(csv.DictReader((tmp_path / "plan.csv").open()))
+    assert len(rows) == len(result["rows"]) and all((row["why_not"] == "") == (row["chosen"] == "True") for row in rows)
+    assert [row["why_not"] for row in result["neighbours"]] == [row["why_not"] for row in rows[-len(result["neighbours"]) :]]
     assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
+    assert "--host 0.0.0.0 --port 7000 --tls.cert" in (tmp_path / "config.toml").read_text()
     config = load(TrainConfig, tmp_path / "config.toml")
+    assert (config.syncer.host, config.syncer.insecure) == ("127.0.0.1", False)
     assert config.learners == result["chosen"]["M"]
     assert (config.policy.steps, config.policy.tokens) == (0, 5 * 10**12)
     for name, short in (("interval", "H"), ("fragments", "P"), ("overlap", "tau"), ("quorum", "K"), ("codec_down", "down")):
@@ -231,7 +382,11 @@ def test_the_example_is_planned_and_its_config_loads(capsys, tmp_path):
 def test_json_is_one_line(capsys, tmp_path):
     code, out, _ = run(capsys, EXAMPLE, "--json", "--out", tmp_path)
     assert code == 0 and out.count("\n") == 1
-    assert {"rows", "chosen", "limit", "sites", "more", "quorums"} == set(json.loads(out))
+    assert {"rows", "chosen", "limit", "sites", "more", "neighbours"} == set(json.loads(out))
+
+
+def test_the_help_tries_the_policy_with_a_budget_for_this_machine():
+    assert "skerry train --config runs/plan/config.toml --policy.tokens 2000000" in EXAMPLES
 
 
 GOOD = EXAMPLE.read_text()
@@ -258,9 +413,20 @@ GOOD = EXAMPLE.read_text()
         ("min_chips = 64", "min_chips = 4096", "choices.min_chips = 4096 cannot work; no site has so many"),
         ("min_chips = 64", "intervals = []", "choices.intervals = [] cannot work; give at least one"),
         ("min_chips = 64", "overlaps = [100]", "choices.overlaps = [100] cannot work; give one of at most 48"),
-        ("min_chips = 64", "overlaps = [0]", "policy.overlap = 0 cannot work; give 1 or more"),
+        ("min_chips = 64", "overlaps = [0]", "choices.overlaps = [0] cannot work; give whole numbers, 1 or more"),
+        (
+            "min_chips = 64",
+            "learners_per_site = [1000]",
+            "choices.learners_per_site = [1000] cannot work; the largest site has chips for 512 learners at most",
+        ),
+        ("mtbi = 500", "mtbi = 1e-6", "sites.spare.mtbi = 1e-06 cannot work; its chips would fail 9.2e+09 times a day"),
+        (
+            "chips = 512",
+            "chips = 1_000_000_000_000",
+            "sites.finland.chips = 1000000000000 cannot work; its chips would fail 2e+09",
+        ),
         ("min_chips = 64", "headroom = 1.5", "choices.headroom = 1.5 cannot work; give a share"),
-        ("min_chips = 64", "fragments = 0", "policy.fragments = 0 cannot work; give a whole number, 1 or more"),
+        ("min_chips = 64", "fragments = 0", "choices.fragments = 0 cannot work; give a whole number, 1 or more"),
         ("max_days = 21", "max_days = -1", "goal.max_days = -1.0 cannot work; give a number above 0"),
         ("max_days = 21", "max_days = 0.5", "goal.max_days = 0.5 cannot work; the fastest choice"),
         ("max_days = 21", "max_cost = 10", "goal.max_cost = 10.0 cannot work; the cheapest choice"),

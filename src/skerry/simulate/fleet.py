@@ -6,7 +6,7 @@ Rule: an error names table, key and value as they stand in the file.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, get_args
 
@@ -16,6 +16,7 @@ from skerry.world.links import Link
 
 Aim = Literal["time", "cost"]
 MOST_SITES = 10
+MOST_FAILURES = 1_000_000  # a day, of all chips: their goodput is reckoned failure by failure
 FLOPS_PER_PARAMETER = 6
 """Of a token, forward and backward: Kaplan et al., arXiv 2001.08361."""
 
@@ -55,6 +56,11 @@ class Site:
     def link_(self) -> Link:
         """`link`, read."""
         return Link.parse(self.link)
+
+    @property
+    def daily(self) -> float:
+        """Interruptions a day, of all its chips."""
+        return 24 * self.chips / self.mtbi
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,10 +107,10 @@ class ChoicesPart:
         for name in ("learners_per_site", "intervals", "overlaps", "codecs_down"):
             if not getattr(self, name):
                 raise cannot_work(f"choices.{name}", [], "give at least one")
-        for name in ("learners_per_site", "intervals"):
+        for name in ("learners_per_site", "intervals", "overlaps"):
             if min(getattr(self, name)) < 1:
                 raise cannot_work(f"choices.{name}", list(getattr(self, name)), "give whole numbers, 1 or more")
-        for name in ("quorum", "min_chips"):
+        for name in ("fragments", "quorum", "min_chips"):
             if getattr(self, name) < 1:
                 raise cannot_work(f"choices.{name}", getattr(self, name), "give a whole number, 1 or more")
         for name in ("headroom", "max_overlap"):
@@ -115,13 +121,19 @@ class ChoicesPart:
             allowed = f"give one of at most {most:g} (choices.max_overlap of the longest interval), and below the interval"
             raise cannot_work("choices.overlaps", list(self.overlaps), allowed)
 
+    def distinct(self) -> ChoicesPart:
+        """The same with nothing twice."""
+        once = dict.fromkeys
+        return replace(self, learners_per_site=tuple(once(self.learners_per_site)), intervals=tuple(once(self.intervals)),
+                       overlaps=tuple(once(self.overlaps)), codecs_down=tuple(once(self.codecs_down)))  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class GoalPart:
     """What is wanted."""
 
     least: Aim = "time"  # of what: time or cost
-    max_days: float = math.inf  # the run may take so long
+    max_days: float = 3650.0  # the run may take so long
     max_cost: float = math.inf  # and cost so much
 
     def check(self) -> None:
@@ -169,7 +181,18 @@ class Fleet:
         for name in names:
             if not name or names.count(name) > 1:
                 raise cannot_work("sites.name", name, "give every site a name of its own")
-        most = max(site.chips for site in self.sites)
-        if most < self.choices.min_chips * min(self.choices.learners_per_site):
-            allowed = f"no site has so many for a learner (the largest: {most})"
-            raise cannot_work("choices.min_chips", self.choices.min_chips, allowed)
+        self._check_chips()
+
+    def _check_chips(self) -> None:
+        most, least = max(site.chips for site in self.sites), self.choices.min_chips
+        if most < least:
+            raise cannot_work("choices.min_chips", least, f"no site has so many for a learner (the largest: {most})")
+        if most < least * min(self.choices.learners_per_site):
+            allowed = f"the largest site has chips for {most // least} learners at most (choices.min_chips = {least})"
+            raise cannot_work("choices.learners_per_site", list(self.choices.learners_per_site), allowed)
+        worst = max(self.sites, key=lambda site: site.daily)
+        if sum(site.daily for site in self.sites) > MOST_FAILURES:
+            name = "mtbi" if worst.mtbi < Site.mtbi else "chips"  # whichever is out of the common
+            allowed = f"its chips would fail {worst.daily:.2g} times a day: give more hours (mtbi) or fewer chips"
+            raise cannot_work(f"sites.{worst.name}.{name}", getattr(worst, name),
+                              f"{allowed} (at most {MOST_FAILURES:,} a day in all)")  # fmt: skip

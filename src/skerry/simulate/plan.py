@@ -20,7 +20,7 @@ from skerry.core.policy import ALL, Policy
 from skerry.core.presets import preset
 from skerry.errors import cannot_work
 from skerry.simulate import goodput
-from skerry.simulate.bandwidth import Decoupled, Job, method
+from skerry.simulate.bandwidth import Decoupled, Job, Steady, method
 from skerry.simulate.fleet import Fleet, Site
 from skerry.simulate.returns import Returns
 from skerry.world.links import Link
@@ -66,7 +66,7 @@ class Planner:
 
     def __init__(self, fleet: Fleet) -> None:
         fleet.check()
-        self.fleet = fleet
+        self.fleet = fleet = replace(fleet, choices=fleet.choices.distinct())
         most = max(fleet.choices.learners_per_site) * len(fleet.sites)
         if fleet.choices.quorum > most:
             raise cannot_work("choices.quorum", fleet.choices.quorum, f"the fleet has {most} learners at most")
@@ -106,45 +106,54 @@ class Planner:
             return None
         if name == DATA_PARALLEL:
             return self._data_parallel(tuple(sites))
-        return (self._decoupled if name == "decoupled" else self._synchronous)(name, tuple(sites), per_site)
+        policy = self.prefer(self.policies[name], sites, per_site)
+        return None if policy is None else self.weigh(name, policy, sites, per_site)
 
-    def _decoupled(self, name: str, sites: tuple[Site, ...], per_site: int) -> Choice | None:
-        run_s = self.run_step(sites, per_site, self.fleet.choices.quorum)
-        if run_s is None:
-            return None
-        policy = next((one for one in self.policies[name] if self._carried(one, sites, per_site, run_s)), None)
-        if policy is None:
-            return None
-        form = method(policy, self._job(run_s))
-        rates = {site: per_site * self._batch / self.step_s(site, per_site) * site.availability * self.goodput(site, per_site)
-                 for site in sites}  # fmt: skip
-        lost = sum(rates[site] * self._lag_s(policy, site, per_site, len(sites)) / (policy.interval * run_s) for site in sites)
-        busier = 8 * max(form.traffic.up, form.traffic.down) / policy.interval / run_s
-        return self._choice(name, sites, per_site, policy, rate=sum(rates.values()), utilisation=1.0,
-                            goodput_=_mean(sites, lambda site: self.goodput(site, per_site)),
-                            kept=max(0.0, 1 - lost / sum(rates.values())), busier=busier)  # fmt: skip
-
-    def _synchronous(self, name: str, sites: tuple[Site, ...], per_site: int) -> Choice:
-        """All wait for the slowest learner and link, and for who stalls."""
-        run_s = max(self.step_s(site, per_site) for site in sites)
-        best, computing = self.policies[name][0], -1.0
-        for policy in self.policies[name]:
-            share = min(self._utilisation(policy, site, per_site, len(sites), run_s) for site in sites)
+    def prefer(self, policies: Sequence[Policy], sites: Sequence[Site], per_site: int) -> Policy | None:
+        """The first that is good enough. Of synchronous ones else the one with which most of the time computes."""
+        if not policies[0].synchronous:
+            return next((policy for policy in policies if self.carried(policy, sites, per_site)), None)
+        shares = ((self.computing(policy, sites, per_site), policy) for policy in policies)
+        best, computing = policies[0], -1.0
+        for share, policy in shares:
             if share > computing:
                 best, computing = policy, share
             if share >= COMPUTING:
                 break
-        share = self.elastic(sites)
-        form = method(best, self._job(run_s))
+        return best
+
+    def weigh(self, name: str, policy: Policy, sites: Sequence[Site], per_site: int) -> Choice | None:
+        """What that policy would bring, whether or not the links carry its traffic. None: there are not K learners."""
+        return (self._decoupled if name == "decoupled" else self._synchronous)(name, policy, tuple(sites), per_site)
+
+    def _decoupled(self, name: str, policy: Policy, sites: tuple[Site, ...], per_site: int) -> Choice | None:
+        run_s = self.run_step(sites, per_site, policy.quorum)
+        if run_s is None:
+            return None
+        form = method(policy, self._job(run_s))
+        rates = {site: per_site * self._batch / self.step_s(site, per_site) * site.availability * self.goodput(site, per_site)
+                 for site in sites}  # fmt: skip
+        rate = sum(rates.values())
+        lost = sum(rates[site] * self._lag_s(policy, site, per_site, len(sites)) / (policy.interval * run_s) for site in sites)
+        busier = 8 * max(form.traffic.up, form.traffic.down) / policy.interval / run_s
+        return self._choice(name, sites, per_site, policy, rate=rate, utilisation=1.0,
+                            goodput_=_mean(sites, lambda site: self.goodput(site, per_site)),
+                            kept=max(0.0, 1 - lost / rate), busier=busier)  # fmt: skip
+
+    def _synchronous(self, name: str, policy: Policy, sites: tuple[Site, ...], per_site: int) -> Choice:
+        """All wait for the slowest learner and link, and for who stalls."""
+        run_s = self.slowest(sites, per_site)
+        computing, share = self.computing(policy, sites, per_site), self.elastic(sites)
+        form = method(policy, self._job(run_s))
         rate = computing * share * sum(per_site * site.availability for site in sites) * self._batch / run_s
-        busier = 8 * max(form.traffic.up, form.traffic.down) / best.interval / run_s * computing
-        lost = best.overlap / best.interval * (best.blend if best.on_included == "blend" else 1.0)
-        return self._choice(name, sites, per_site, best, rate=rate, utilisation=computing, goodput_=share, kept=1 - lost,
+        busier = 8 * max(form.traffic.up, form.traffic.down) / policy.interval / run_s * computing
+        lost = policy.overlap / policy.interval * (policy.blend if policy.on_included == "blend" else 1.0)
+        return self._choice(name, sites, per_site, policy, rate=rate, utilisation=computing, goodput_=share, kept=1 - lost,
                             busier=busier)  # fmt: skip
 
     def _data_parallel(self, sites: tuple[Site, ...]) -> Choice:
         """A site is one member of the ring; each has the same batch."""
-        run_s = max(self.step_s(site, 1) for site in sites)
+        run_s = self.slowest(sites, 1)
         links = [self._link(site, 1) for site in sites]
         worst = Link(latency=max(link.latency for link in links), bandwidth=min(link.bandwidth for link in links))
         steady = method(None, replace(self._job(run_s), sites=len(sites))).steady(worst)
@@ -171,6 +180,10 @@ class Planner:
         """Seconds of a learner's step."""
         return self._batch * self.fleet.model.flops / (site.chips / per_site * site.speed * 1e12)
 
+    def slowest(self, sites: Sequence[Site], per_site: int) -> float:
+        """Seconds of the slowest learner's step."""
+        return max(self.step_s(site, per_site) for site in sites)
+
     def run_step(self, sites: Sequence[Site], per_site: int, quorum: int) -> float | None:
         """Seconds in which the run's step advances: those of the K-th fastest learner. None: there are not so many."""
         steps = sorted(self.step_s(site, per_site) for site in sites for _ in range(per_site))
@@ -185,9 +198,13 @@ class Planner:
         share = min(link.bandwidth, syncer.bandwidth / sites if sites else math.inf)
         return Link(latency=link.latency, bandwidth=share * self.fleet.choices.headroom / per_site)
 
-    def _carried(self, policy: Policy, sites: tuple[Site, ...], per_site: int, run_s: float) -> bool:
-        learners, down = per_site * len(sites), method(policy, self._job(run_s)).traffic
-        together = 8 * max(down.up, down.down) / policy.interval / run_s * learners
+    def carried(self, policy: Policy, sites: Sequence[Site], per_site: int) -> bool:
+        """Whether all links carry every round of a decoupled run in time."""
+        run_s = self.run_step(sites, per_site, policy.quorum)
+        if run_s is None:
+            return False
+        traffic = method(policy, self._job(run_s)).traffic
+        together = 8 * max(traffic.up, traffic.down) / policy.interval / run_s * per_site * len(sites)
         return (together <= self.fleet.syncer.link_.bandwidth * self.fleet.choices.headroom
                 and all(self._enough(self.required(policy, site, per_site, run_s), site) for site in sites))  # fmt: skip
 
@@ -205,9 +222,39 @@ class Planner:
         answer = 8 * form.at_once * form.up / spare if spare > 0 else math.inf
         return max(form.needed(latency, 1.0), answer) * per_site / self.fleet.choices.headroom
 
+    def computing(self, policy: Policy, sites: Sequence[Site], per_site: int) -> float:
+        """Share of the time in which a synchronous run does not wait for links."""
+        return self.narrowest(policy, sites, per_site)[1].utilisation
+
+    def narrowest(self, policy: Policy, sites: Sequence[Site], per_site: int) -> tuple[Site, Steady]:
+        """The site whose link holds a synchronous run up most, and how it does."""
+        run_s = self.slowest(sites, per_site)
+        found = [(site, self._steady(policy, site, per_site, len(sites), run_s)) for site in sites]
+        return min(found, key=lambda pair: pair[1].utilisation)
+
     @cache  # noqa: B019
-    def _utilisation(self, policy: Policy, site: Site, per_site: int, sites: int, run_s: float) -> float:
-        return method(policy, self._job(run_s)).steady(self._link(site, per_site, sites)).utilisation
+    def _steady(self, policy: Policy, site: Site, per_site: int, sites: int, run_s: float) -> Steady:
+        return method(policy, self._job(run_s)).steady(self._link(site, per_site, sites))
+
+    def syncer_narrower(self, site: Site, sites: int) -> bool:
+        """Whether a site's part of the syncer's link is less than its own link."""
+        return self.fleet.syncer.link_.bandwidth / sites < site.link_.bandwidth
+
+    def patience(self, chosen: Choice) -> dict[str, float]:
+        """Timeouts of the policy that suit the slowest learner and the narrowest link of a choice: twice what they need, as
+        waiting in vain costs less than a last round without them. A learner's link may still be busy with old hand-overs."""
+        policy = chosen.policy
+        assert policy is not None
+        needs = {"round_timeout": 0.0, "sync_timeout": 0.0, "final_timeout": 0.0}
+        for site in chosen.sites:
+            step, link = self.step_s(site, chosen.per_site), self._link(site, chosen.per_site, len(chosen.sites))
+            trip, fragment = step + 2 * link.latency, method(policy, self._job(step)).traffic.up / policy.fragments
+            one = 8 * fragment / link.bandwidth
+            answer = trip + policy.slots * one
+            whole = math.ceil(policy.fragments / policy.slots) * trip + (policy.fragments + policy.slots) * one
+            for name, seconds in zip(needs, (answer, policy.interval * step + answer, whole), strict=True):
+                needs[name] = max(needs[name], seconds)
+        return {name: max(getattr(policy, name), 10.0 * math.ceil(2 * need / 10)) for name, need in needs.items()}
 
     def _lag_s(self, policy: Policy, site: Site, per_site: int, sites: int) -> float:
         """Seconds from hand-over to take-over."""
