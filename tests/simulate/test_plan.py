@@ -264,7 +264,7 @@ def test_neighbours_differ_in_one_knob_and_say_why_they_are_not_taken():
     assert near["down = bf16"].why == "could work; choices.codecs_down has fp32 first"
     assert near["P = 12"].why == near["P = 48"].why == "could work; choices.fragments is 24"
     assert near["up = fp32"].why == "could work; choices.codec_up is bf16"
-    assert near["K = 3"].why == "choices.quorum = 1; so many are there 40 % of the time"
+    assert near["K = 3"].why == "choices.quorum is 1; 3 or more are there 40 % of the time"
     assert near["K = 3"].choice.traffic == pytest.approx(chosen.traffic / 2)  # at the pace of b
     for change, one in near.items():
         knob = {"H": "interval", "P": "fragments", "tau": "overlap", "down": "codec_down", "up": "codec_up", "K": "quorum"}

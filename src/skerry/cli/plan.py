@@ -41,7 +41,7 @@ skerry train --config runs/plan/config.toml --policy.tokens 2000000   its policy
 skerry syncer --config runs/plan/config.toml --host 0.0.0.0 --port 7000 --tls.cert c.pem --tls.key k.pem   the real thing
 """
 REACHING = """\
-# The syncer of this file listens on this machine alone. For learners at other sites give it, here under [syncer] or on the
+# The syncer of this file listens on this machine alone. For learners at other sites give it, in [syncer] below or on the
 # command line, an address of its own, a port that stays, and a certificate for its name:
 #     skerry syncer --config THIS_FILE --host 0.0.0.0 --port 7000 --tls.cert cert.pem --tls.key key.pem
 # It refuses to listen beyond this machine without TLS, unless insecure = true says that the network itself is trusted.
@@ -103,11 +103,13 @@ def write_config(path: Path, planner: Planner, chosen: Choice) -> None:
     """The chosen run, for `skerry train` and `skerry syncer`. Raises StorageError."""
     from skerry.cli.tree import TrainConfig  # late: it brings torch
     from skerry.syncer.config import SyncerConfig
+    from skerry.syncer.keeper import writing
 
     assert chosen.policy is not None
     policy = chosen.policy.replace(**planner.patience(chosen))
     write(path, TrainConfig(learners=chosen.learners, policy=policy, syncer=SyncerConfig(run_dir=Path("runs/planned"))))
-    path.write_text(REACHING + path.read_text())
+    with writing(path):
+        path.write_text(REACHING + path.read_text())
     print(f"{path} listens on this machine alone; for other sites, its first lines say what to set", file=sys.stderr)
 
 
@@ -199,7 +201,7 @@ def _scales(axes: Any, shown: Sequence[Choice]) -> None:
         axes.set_yticks([0.0])
         axes.set_ylabel("cost (the fleet has no prices)")
     else:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(bottom=-0.03 * max(costs))  # so that the marks of what costs nothing are whole
     for axis in [axes.xaxis] if min(costs) <= 0 else [axes.xaxis, axes.yaxis]:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))

@@ -223,7 +223,7 @@ def _why(planner: Planner, chosen: Choice, choice: Choice, policies: Sequence[Po
         return f"slower, limited by {slowed_by(planner, choice)}"
     if knob == "quorum":
         there = sum(share for count, share in _counts(chosen.sites, chosen.per_site).items() if count >= policy.quorum)
-        return f"choices.quorum = {chosen.policy.quorum}; so many are there {100 * there:.3g} % of the time"
+        return f"choices.quorum is {chosen.policy.quorum}; {policy.quorum} or more are there {100 * there:.3g} % of the time"
     if knob in ("fragments", "codec_up"):
         return f"could work; choices.{knob} is {getattr(chosen.policy, knob)}"
     listed = {"interval": "intervals", "overlap": "overlaps", "codec_down": "codecs_down"}[knob]
