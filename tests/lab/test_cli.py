@@ -107,6 +107,8 @@ def test_a_settled_tree_is_read_back_as_it_is(method):
         (["--method", "data-parallel", "--set", "policy.interval=3"], ["policy.interval = 3", "data-parallel has no policy"]),
         (["--method", "data-parallel", "--fault-rate", "0.1"], ["world.fault_rate = 0.1", "data-parallel has no faults"]),
         (["--config", "none.toml"], ["cannot read none.toml"]),
+        (["--set", "policy.fragments=100"], ["policy.fragments = 100 is more than the 39"]),
+        (["--model", "small", "--learners", "9000"], ["learners = 9000 with the small model need about 1,8", "GB of memory"]),
     ],
 )
 def test_what_cannot_be_is_one_line(given, says, capsys):
@@ -131,6 +133,14 @@ def test_what_a_file_cannot_say(tmp_path, toml, says, capsys):
     (tmp_path / "lab.toml").write_text(toml)
     assert main(["lab", "--config", str(tmp_path / "lab.toml")]) == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["lab", "train"])
+def test_what_has_no_end_is_no_data(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([command, "--data", "/dev/zero"]) == 3
+    assert "/dev/zero is neither a file nor a folder" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_key_that_is_value_and_table_is_refused(capsys):

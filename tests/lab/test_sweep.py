@@ -42,7 +42,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _sweep(text: str) -> Sweep:
-    return Sweep.read(tomllib.loads(text), "sweep.toml")
+    return Sweep.read(tomllib.loads(text), "sweep.toml", {"learners": "world.learners"})
 
 
 def _keys(text: str, code: Path = CODE) -> list[str]:
@@ -61,11 +61,11 @@ grid = {learners = [2, 4], "policy.outer_lr" = [0.5, 0.7]}
 runs = [{label = "a"}, {label = "b", recipe.lr = 1e-3, method = "streaming"}]
 """).cells())  # fmt: skip
     assert (len(cells), len({cell.label for cell in cells})) == (16, 8)
-    assert cells[0] == Cell(label="a learners=2 outer_lr=0.5", seed=0, varied={"learners": 2, "policy.outer_lr": 0.5},
-                            values={"method": "diloco", "learners": 2, "policy.outer_lr": 0.5})  # fmt: skip
+    assert cells[0] == Cell(label="a learners=2 outer_lr=0.5", seed=0, varied={"world.learners": 2, "policy.outer_lr": 0.5},
+                            values={"method": "diloco", "world.learners": 2, "policy.outer_lr": 0.5})  # fmt: skip
     assert (cells[1].label, cells[1].seed) == (cells[0].label, 3)
     assert cells[-1].label == "b learners=4 outer_lr=0.7"
-    assert cells[-1].values == {"method": "streaming", "learners": 4, "policy.outer_lr": 0.7, "recipe.lr": 1e-3}
+    assert cells[-1].values == {"method": "streaming", "world.learners": 4, "policy.outer_lr": 0.7, "recipe.lr": 1e-3}
 
 
 def test_without_grid_and_runs_it_is_the_base():
@@ -94,6 +94,19 @@ def test_keys_with_the_same_last_part_are_told_apart():
         ("name = 'x'\nruns = [{evals = 3}]", "[[runs]] label = None"),
         ("name = 'x'\nruns = [{label = 'a'}, {label = 'a'}]", "[[runs]] label = 'a'"),
         ("name = 'x'\ngrid.evals = [3]\nruns = [{label = 'a', evals = 4}]", "evals is in [grid] and in run 'a'"),
+        (
+            "name = 'x'\ngrid = {learners = [2, 3], world.learners = [2]}",
+            "[grid] learners = [2, 3] and world.learners = [2] are one key; give it once",
+        ),
+        ("name = 'x'\nbase = {learners = 2, world.learners = 3}", "[base] learners = 2 and world.learners = 3 are one key"),
+        (
+            "name = 'x'\nruns = [{label = 'a', learners = 2, world.learners = 2}]",
+            "run 'a' learners = 2 and world.learners = 2 are",
+        ),
+        (
+            "name = 'x'\ngrid.learners = [3]\nruns = [{label = 'a', world.learners = 4}]",
+            "world.learners is in [grid] and in run 'a'",
+        ),
         ("name = 'x'\nbase.seed = 3", "seed = 3 is not for a part of a sweep"),
     ],
 )
@@ -111,6 +124,11 @@ def test_what_a_sweep_cannot_be(text, says):
         ("grid.'policy.outer_lr' = [0.1, -1]", ["policy.outer_lr = -1.0 cannot work", "run 'outer_lr=-1'"]),
         ("runs = [{label = 'a', method = 'all'}]", ["method = 'all'", "run 'a'"]),
         ("runs = [{label = 'a', method = 'data-parallel'}]", ["policy.", "data-parallel has no policy", "run 'a'"]),
+        ("runs = [{label = 'a', policy.fragments = 900}]", ["policy.fragments = 900 is more than the 39", "run 'a'"]),
+        (
+            "grid.recipe.model = ['small', 'nano']\ngrid.learners = [9000]",
+            ["learners = 9000 with the small model need about 1,8", "GB of memory", "run 'model=small learners=9000'"],
+        ),
         ("grid.learners = [4, 'two']", ["world.learners = 'two' has the wrong type", "run 'learners=two'"]),
     ],
 )
@@ -121,6 +139,16 @@ def test_every_run_is_checked_before_the_first_begins(here, text, says, capsys):
     assert error.count("\n") == 1
     assert [part for part in ["sweep.toml", *says] if part not in error] == []
     assert not (here / "out").exists()
+
+
+@pytest.mark.parametrize(("data", "says"), [
+    ("none.txt", "no such file or folder: none.txt (in run 'a'); correct the path given with recipe.data"),
+    ("/dev/zero", "/dev/zero is neither a file nor a folder (in run 'a'); name files or folders that hold text"),
+])  # fmt: skip
+def test_data_that_cannot_be_read_names_the_run(here, data, says, capsys):
+    (here / "sweep.toml").write_text(f"name = 'x'\nruns = [{{label = 'a', recipe.data = ['{data}']}}]")
+    assert main(["lab", "sweep", "sweep.toml", "--dry-run"]) == 3
+    assert capsys.readouterr().err == f"skerry: sweep.toml: {says}\n"
 
 
 # ---------------------------------------------------------------- what a key depends on
@@ -177,11 +205,11 @@ def test_a_key_is_the_same_in_every_process(here):
 
 @pytest.mark.processes
 def test_what_is_finished_is_not_made_again_and_what_failed_is(here, capsys, monkeypatch):
-    runs = "runs = [{label = 'good'}, {label = 'bad', policy.fragments = 900}]\n"  # more than there are tensors
+    runs = "runs = [{label = 'good'}, {label = 'bad', world.faults = 'leave:0@1s leave:1@1s'}]\n"  # nobody is left
     (here / "sweep.toml").write_text(f'name = "x"\n{runs}{BASE}')
     assert main(["lab", "sweep", "sweep.toml", "--out", "out"]) == 1
     said = capsys.readouterr()
-    assert "bad seed 0 failed: policy.fragments = 900" in said.err
+    assert "bad seed 0 failed: the run came to a standstill" in said.err
     assert "1 of 2 runs failed; the same command tries them again" in said.err
     result = next((here / "out/runs").glob("*.json"))
     assert json.loads(result.read_text())["tokens"]["processed"] > 0

@@ -1,5 +1,5 @@
-"""What is wrong with a command line, in one line: tyro's errors as ConfigErrors that name the option, its value and what is
-allowed.
+"""What is wrong with a command line, in one line that names the option, its value and what is allowed: tyro's errors as
+ConfigErrors, and ConfigErrors in the words of the command line.
 
 Rule: tyro tells what is wrong by events (`tyro._errors.on_parse_error`: made for this, though not promised for ever). Nothing
 of what it prints is read but --help, for names like an unknown one. Without these events tyro's own words stand.
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -47,6 +47,21 @@ def in_one_line(command: str, given: Sequence[str], show_help: Callable[[], Any]
 
     with events.on_parse_error(hear):
         yield
+
+
+@contextlib.contextmanager
+def as_typed(command: Any, options: Mapping[str, str]) -> Iterator[None]:
+    """Within it, a ConfigError about a name in `options` speaks of that option of `command` and of what was given for it."""
+    try:
+        yield
+    except ConfigError as error:
+        name, equals, rest = error.message.partition(" = ")
+        if name not in options or not equals:
+            raise
+        value = getattr(command, options[name])
+        if rest.endswith(" cannot work"):
+            rest = f"{' '.join(map(str, value)) if isinstance(value, tuple) else value!r} cannot work"
+        raise ConfigError(f"--{options[name].replace('_', '-')} = {rest}", remedy=error.remedy) from error
 
 
 def _missing(command: str, arguments: Sequence[Any]) -> ConfigError:

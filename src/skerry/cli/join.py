@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from skerry.cli.options import Maybe, TlsOptions, parse, start_from
+from skerry.cli.options import Maybe, TlsOptions, check_data, parse, start_from
 from skerry.cli.tree import Tree
 from skerry.learner.config import LearnerConfig
 from skerry.recipe.config import RecipeConfig
@@ -45,5 +45,6 @@ def main(arguments: list[str]) -> int:
     command = parse(JoinCommand, arguments, command="join", examples=EXAMPLES, default=default)
     learner = LearnerConfig(syncer=command.address, token_file=command.token_file, learner=command.id,
                             tls=command.tls.config() or tree.learner.tls, shm_dir=command.shm_dir)  # fmt: skip
+    check_data(command.recipe.data)
     run_learner(command.recipe, learner)
     return 0

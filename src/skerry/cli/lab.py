@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from skerry.cli.lab_checks import check
 from skerry.cli.lab_tree import DATA_PARALLEL, LabConfig, Method, Tables, load, nested, resolved
 from skerry.cli.options import Maybe, hint, parse
 from skerry.cli.outputs import cell, finite
@@ -76,6 +77,7 @@ def main(arguments: list[str]) -> int:
         return sweep(arguments[1:])
     command = parse(LabCommand, arguments, command="lab", examples=EXAMPLES)
     config = read_config(command)
+    check(config)
     if command.out:
         _check_place(command.out)
     with Shown(config.policy.steps) as shown:

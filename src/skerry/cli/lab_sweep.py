@@ -23,12 +23,13 @@ import tomli_w
 import tyro
 
 import skerry
+from skerry.cli.lab_checks import check
 from skerry.cli.lab_picture import draw
 from skerry.cli.lab_show import SweepShown
-from skerry.cli.lab_tree import DATA_PARALLEL, LabConfig, load, nested, resolved
+from skerry.cli.lab_tree import DATA_PARALLEL, SHORT, LabConfig, load, nested, resolved
 from skerry.cli.options import parse
 from skerry.cli.toml import read
-from skerry.errors import ConfigError, StorageError, cannot_work
+from skerry.errors import ConfigError, DataError, StorageError, cannot_work
 from skerry.lab.code import code_hash
 from skerry.lab.jobs import Job, carry_out
 from skerry.lab.sweep import Cell, Sweep
@@ -78,7 +79,7 @@ def main(arguments: list[str]) -> int:
     command = parse(SweepCommand, arguments, command="lab sweep", examples=EXAMPLES)
     if command.jobs < 0:
         raise cannot_work("--jobs", command.jobs, "give 0 (one a core) or more")
-    sweep = Sweep.read(read(command.file), str(command.file))
+    sweep = Sweep.read(read(command.file), str(command.file), SHORT)
     if command.dry_run:
         _list(plan(sweep, Path(skerry.__file__).parent), command.out)
         return 0
@@ -102,12 +103,14 @@ def plan(sweep: Sweep, code: Path) -> list[Planned]:
     for cell in sweep.cells():
         try:
             config = load([(f"run {cell.label!r}", {**nested(cell.values), "seed": cell.seed})])
-        except ConfigError as error:
-            raise ConfigError(f"{sweep.source}: {error.message.replace(f'run {cell.label!r}: ', '')} (in run {cell.label!r})",
-                              remedy=error.remedy) from error  # fmt: skip
-        data = (config.recipe.data, config.recipe.context)
-        if data not in corpora:
-            corpora[data] = load_corpus(*data).sha256
+            check(config)
+            data = (config.recipe.data, config.recipe.context)
+            if data not in corpora:
+                corpora[data] = load_corpus(*data).sha256
+        except (ConfigError, DataError) as error:
+            message = error.message.replace(f"run {cell.label!r}: ", "")
+            raise type(error)(f"{sweep.source}: {message} (in run {cell.label!r})",
+                              remedy=error.remedy.replace("--data", "recipe.data")) from error  # fmt: skip
         key = _key(config, corpora[data], code_keys[config.method == DATA_PARALLEL])
         planned.append(Planned(cell=cell, config=config, key=key))
     return planned

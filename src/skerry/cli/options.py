@@ -16,6 +16,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from skerry.cli.complaints import in_one_line
+from skerry.errors import DataError
 from skerry.fabric.tls import TlsConfig
 
 if TYPE_CHECKING:
@@ -105,3 +106,11 @@ def start_from(kind: type[Tree], arguments: Sequence[str]) -> tuple[Any, dict[st
         if own.exists():
             config, tree = own, load(kind, own, found.preset)
     return tree, {"config": config, "preset": found.preset}
+
+
+def check_data(paths: Sequence[str]) -> None:
+    """Raises DataError for what would be read without end (/dev/zero, a pipe)."""
+    for given in paths:
+        path = Path(given).expanduser()
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise DataError(f"{given} is neither a file nor a folder", remedy="name files or folders that hold text")

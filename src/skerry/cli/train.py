@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from skerry.cli.options import Maybe, Shown, parse, start_from
+from skerry.cli.options import Maybe, Shown, check_data, parse, start_from
 from skerry.cli.toml import write
 from skerry.cli.tree import TrainConfig
 from skerry.errors import RunDirError, SkerryError
@@ -47,6 +47,7 @@ def main(arguments: list[str]) -> int:
     """The command."""
     command = read_command(arguments)
     config = _settled(command.tree)
+    check_data(config.recipe.data)
     corpus = load_corpus(config.recipe.data, config.recipe.context)
     run_dir = config.syncer.run_dir
     _prepare(run_dir, force=command.force, resume=command.resume)

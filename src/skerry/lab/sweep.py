@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, TypeAlias
@@ -46,14 +46,15 @@ class Sweep:
     runs: dict[str, Values] = field(default_factory=dict)
 
     @staticmethod
-    def read(tables: dict[str, Any], source: str) -> Sweep:
-        """From what the TOML file says."""
+    def read(tables: dict[str, Any], source: str, short: Mapping[str, str] | None = None) -> Sweep:
+        """From what the TOML file says. `short`: other names of keys, and the keys."""
         for key, value in tables.items():
             if key not in _KEYS:
                 raise ConfigError(f"{source}: unknown key {key} = {value!r}", remedy=f"allowed are {', '.join(_KEYS)}")
-        base, grid = (flat(_table(tables, part, source)) for part in ("base", "grid"))
+        names = short or {}
+        base, grid = (_long(flat(_table(tables, part, source)), names, f"{source}: [{part}]") for part in ("base", "grid"))
         return Sweep(source=source, name=tables.get("name", ""), seeds=_seeds(tables.get("seeds", [0]), source),
-                     base=base, grid=grid, runs=_runs(tables.get("runs", []), source))  # fmt: skip
+                     base=base, grid=grid, runs=_runs(tables.get("runs", []), names, source))  # fmt: skip
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(r"\w[\w.-]*", self.name):
@@ -109,7 +110,16 @@ def _seeds(value: Any, source: str) -> tuple[int, ...]:
     return tuple(value)
 
 
-def _runs(value: Any, source: str) -> dict[str, Values]:
+def _long(values: Values, short: Mapping[str, str], where: str) -> Values:
+    """Each key under its one name."""
+    for key in values:
+        if short.get(key, key) != key and short[key] in values:
+            raise ConfigError(f"{where} {key} = {values[key]!r} and {short[key]} = {values[short[key]]!r} are one key",
+                              remedy="give it once")  # fmt: skip
+    return {short.get(key, key): value for key, value in values.items()}
+
+
+def _runs(value: Any, short: Mapping[str, str], source: str) -> dict[str, Values]:
     runs: dict[str, Values] = {}
     if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
         raise ConfigError(f"{source}: runs = {value!r} are no tables", remedy="write [[runs]] for each")
@@ -118,7 +128,7 @@ def _runs(value: Any, source: str) -> dict[str, Values]:
         label = values.pop("label", None)
         if not isinstance(label, str) or not label.strip() or label in runs:
             raise ConfigError(f"{source}: [[runs]] label = {label!r}", remedy="give each run a label, and another one to each")
-        runs[label] = values
+        runs[label] = _long(values, short, f"{source}: run {label!r}")
     return runs
 
 
