@@ -183,6 +183,21 @@ def test_without_json_a_person_can_read_it(text, capsys):
     assert {"eval loss", "rounds", "tokens", "goodput", "traffic"} <= {line[:9].strip() for line in lines}
 
 
+def test_faults_and_what_was_lost_are_said(text, capsys):
+    struck = ["--faults", "kill:0@1s slow:1x0.5@2s+1s kill:0@3s", "--steps", "20"]
+    assert main(["lab", "--data", str(text), *struck, *QUICK]) == 0
+    printed = capsys.readouterr()
+    assert "faults     2 of 3 struck: kill:0 at 1 s, slow:1x0.5 at 2 s\n" in printed.out and printed.err == ""
+
+
+def test_a_run_that_merged_nothing_says_so(text, capsys):
+    assert main(["lab", "--data", str(text), "--lr", "1e8", "--steps", "20", *QUICK]) == 0
+    printed = capsys.readouterr()
+    assert "rounds     0 merged, " in printed.out and " cancelled" in printed.out and "refused " in printed.out
+    assert printed.err.startswith("skerry: this run learnt little: no round was merged; tokens lost: ")
+    assert printed.err.count("\n") == 1
+
+
 def test_a_loss_that_is_no_number_is_null(text, capsys):
     given = ["--method", "data-parallel", "--data", str(text), "--steps", "6", *SMALL, "--lr", "1e30", "--json"]
     assert main(["lab", *given]) == 0

@@ -273,8 +273,8 @@ def _until(condition: Callable[[], object], process: subprocess.Popen[str], seco
 
 def _outcome(label: str, seed: int, loss: float | None, varied: dict | None = None) -> Outcome:
     curve = [[1, 10, 1.0, 5.0], [2, 20 + seed, 2.0, loss]]
-    result = {"eval_loss": loss, "goodput": 0.5, "mean_contributors": 1.5, "tokens": {"processed": 20, "lost": {"died": 2}},
-              "eval_curve": curve, "config": {"evals": 2}}  # fmt: skip
+    result = {"eval_loss": loss, "goodput": 0.5, "mean_contributors": 1.5, "rounds": 7,
+              "tokens": {"processed": 20, "lost": {"died": 2}}, "eval_curve": curve, "config": {"evals": 2}}  # fmt: skip
     cell = Cell(label=label, seed=seed, values=varied or {}, varied=varied or {})
     return Outcome(cell=cell, key=f"{label}{seed}", result=result)
 
@@ -289,9 +289,20 @@ def test_the_table_is_best_first_and_diverged_last():
     ]
 
 
+def test_what_went_wrong_in_a_run_is_said_below_the_table():
+    nothing, died, fine = (_outcome(label, 3, 2.0) for label in ("nothing", "died", "fine"))
+    nothing.result.update(rounds=0, tokens={"processed": 20, "lost": {"refused": 16, "died": 4}})
+    died.result.update(tokens={"processed": 20, "lost": {"died": 11, "overlap": 2}})
+    fine.result.update(tokens={"processed": 20, "lost": {"overlap": 19}})
+    assert table([nothing, died, fine]).splitlines()[4:] == [
+        "! nothing, seed 3: no round was merged; tokens lost: 80 % refused, 20 % died",
+        "! died, seed 3: tokens lost: 55 % died",
+    ]
+
+
 def test_the_csv_has_a_row_a_run_and_every_figure():
     rows = list(csv.DictReader(rows_csv([_outcome("a", 0, 1.0, {"policy.grace": 0.5}), _outcome("b", 1, None)]).splitlines()))
-    figures = {"goodput": "0.5", "mean_contributors": "1.5", "tokens.processed": "20", "tokens.lost.died": "2"}
+    figures = {"goodput": "0.5", "mean_contributors": "1.5", "rounds": "7", "tokens.processed": "20", "tokens.lost.died": "2"}
     assert rows[0] == {"label": "a", "seed": "0", "policy.grace": "0.5", "eval_loss": "1.0", **figures, "key": "a0"}
     assert rows[1] == {"label": "b", "seed": "1", "policy.grace": "", "eval_loss": "", **figures, "key": "b1"}
 

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,8 @@ skerry lab --method data-parallel --learners 8 --json --out dp.json
 skerry lab --config lab.toml --set policy.outer_lr=0.6 --set world.downtime=30
 skerry lab sweep sweep.toml --out runs/lab                       many runs; skerry lab sweep --help tells more
 """
+FAULTS = 4
+"""So many are named; of more, their number."""
 REACHED = Callable[[float, int, float], None]
 """Told the share done, the step and the virtual time."""
 
@@ -80,6 +82,8 @@ def main(arguments: list[str]) -> int:
     check(config)
     if command.out:
         _check_place(command.out)
+    from skerry.lab.table import trouble  # late: it brings torch
+
     with Shown(config.policy.steps) as shown:
         try:
             result = carry_out(config, shown)
@@ -88,6 +92,8 @@ def main(arguments: list[str]) -> int:
             raise
     text = json.dumps(finite(result), allow_nan=False)
     print(text if command.json else summary(result), flush=True)  # first, so that a full disk does not cost the run
+    if said := trouble(result):
+        print(f"skerry: this run learnt little: {said}", file=sys.stderr)
     if command.out:
         _write(command.out, text)
     return 0
@@ -130,12 +136,16 @@ def carry_out(config: LabConfig, progress: REACHED | None = None) -> Tables:
 def summary(result: Tables) -> str:
     """The main figures, for the terminal."""
     lost = sum(result["tokens"]["lost"].values())
-    causes = ", ".join(f"{cause} {count:,.0f}" for cause, count in sorted(result["tokens"]["lost"].items()) if count)
+    processed = result["tokens"]["processed"]
+    causes = ", ".join(f"{cause} {_percent(count / processed)}"
+                       for cause, count in sorted(result["tokens"]["lost"].items()) if count)  # fmt: skip
+    more = "".join(f", {result[f'rounds_{what}']:,} {what}" for what in ("skipped", "cancelled") if result[f"rounds_{what}"])
     rows = [
         ("method", f"{result['method']}, {result['learners']} learners, {result['model']} model, seed {result['seed']}"),
         ("eval loss", f"{cell(result['eval_loss'])} nats per byte"),
-        ("rounds", f"{cell(result['rounds'])}, mean contributors {cell(result['mean_contributors'])}"),
-        ("tokens", f"{result['tokens']['processed']:,.0f} processed, {result['tokens']['merged']:,.0f} merged, {lost:,.0f} lost"
+        ("rounds", f"{cell(result['rounds'])} merged{more}; mean contributors {cell(result['mean_contributors'])}"),
+        ("faults", _faults(result["faults"])),
+        ("tokens", f"{processed:,.0f} processed, {result['tokens']['merged']:,.0f} merged, {lost:,.0f} lost"
                    + (f" ({causes})" if causes else "")),
         ("goodput", cell(result["goodput"])),
         ("virtual", f"{cell(result['virtual_s'])} s, of it waiting {_percent(result['wait_share'])}"),
@@ -143,7 +153,15 @@ def summary(result: Tables) -> str:
         ("model", f"sha256 {str(result['model_hash'])[:16]}"),
     ]  # fmt: skip
     curve = [f"  step {step:>6,}  {virtual:>10,.0f} s  {cell(loss)}" for step, _, virtual, loss in result["eval_curve"]]
-    return "\n".join([*(f"{name:<9}  {text}" for name, text in rows), "loss over the run:", *curve])
+    return "\n".join([*(f"{name:<9}  {text}" for name, text in rows if text), "loss over the run:", *curve])
+
+
+def _faults(faults: Sequence[Tables]) -> str:
+    """Those that struck, in one line; empty if none was to."""
+    struck = [f"{one['fault'].partition('@')[0]} at {one['at']:,.0f} s" for one in faults if one["struck"]]
+    more = f" and {len(struck) - FAULTS} more" if len(struck) > FAULTS else ""
+    said = f": {', '.join(struck[:FAULTS])}{more}" if struck else ""
+    return f"{len(struck)} of {len(faults)} struck{said}" if faults else ""
 
 
 class Shown:
