@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from skerry.cli import main
+from skerry.cli.simulate_rounds import RoundsCommand, read_config
 from skerry.codecs import get_codec
+from skerry.core.layout import TensorSpec, build_layout
 from skerry.core.policy import ALL
 from skerry.core.presets import preset
 from skerry.errors import ConfigError
 from skerry.lab import run
-from skerry.simulate.rounds import simulate_rounds
+from skerry.simulate.rounds import Learner, Versions, simulate_rounds
+from skerry.world.run import VirtualRun
 from skerry.world.world import World
 from support.toy import ToyTask
 
+PATIENT = {"round_timeout": 1e9, "final_timeout": 1e9}
 UNEQUAL = World(learners=8, speeds=(1, 1, 1, 1, 0.82, 0.82, 0.82, 0.82), jitter=0.1)
 
 
@@ -61,8 +66,7 @@ def test_it_meets_the_rounds_that_the_lab_meets() -> None:
 def test_traffic_adds_up_and_is_what_the_rounds_need() -> None:
     policy = preset("decoupled", steps=240)
     result = simulate_rounds(policy, World(learners=4), params=24_000, tokens=8)
-    up = sum(sample[0] for _, links in result.traffic for sample in links.values())
-    down = sum(sample[1] for _, links in result.traffic for sample in links.values())
+    up, down = result.traffic.sent.sum(axis=(0, 1))
     assert (up, down) == (result.figures["bytes_up"], result.figures["bytes_down"])
     body_up, body_down = get_codec(policy.codec_up).nbytes(1000), get_codec(policy.codec_down).nbytes(1000)
     rounds = result.figures["rounds"]
@@ -88,7 +92,19 @@ def test_the_command_prints_a_row_for_each_rule(capsys: pytest.CaptureFixture[st
 
 @pytest.mark.parametrize(("given", "says"), [
     (["--speeds", "1,0"], "world.speeds = (1.0, 0.0) cannot work"),
-    (["--params", "0"], "--params = 0 cannot work"),
+    (["--params", "0"], "--params = 0.0 cannot work"),
+    (["--params", "nan"], "--params = nan cannot work"),
+    (["--params", "inf"], "--params = inf cannot work"),
+    (["--params", "1e300"], "--params = 1e+300 cannot work; give 1 or more parameters, at most 1e+15"),
+    (["--learners", "1000000"], "world.learners = 1000000 cannot work"),
+    (["--speeds", "1,2,3,4,5,6,7,8,9"], "give at most one a learner (8)"),
+    (["--speeds", ""], "speeds = '' cannot work; give numbers apart by commas"),
+    (["--speeds", "1,,1"], "speeds = '1,,1' cannot work"),
+    (["--link", ";"], "link ';' has an empty part"),
+    (["--faults", "join:0@3s"], "there is a learner 0 by then"),
+    (["--step-time", "600", "--rule", "grace"], "policy.round_timeout = 60.0 cannot work"),
+    (["--rule", "grace", "--set", "policy.quorum=4"], "--set policy.quorum = 4, but --rule grace settles that itself"),
+    (["--rule", "all", "--set", "policy.synchronous=false"], "but --rule all settles that itself"),
     (["--params", "5"], "params = 5 cannot work; give at least one a fragment (24)"),
     (["--rule", "K=2"], "--rule 'K=2' is none that there is; choose one of all, K=M, K=1, grace, policy"),
     (["--set", "policy.quorums=2"], "unknown key policy.quorums"),
@@ -103,6 +119,102 @@ def test_what_cannot_be_is_one_line(given: list[str], says: str, capsys: pytest.
     assert says in said and said.count("\n") == 1
 
 
+def _printed(capsys: pytest.CaptureFixture[str], *given: str) -> dict[str, Any]:
+    assert main(["simulate", "rounds", "--steps", "48", "--params", "1e6", "--json", *given]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_what_a_rule_would_overwrite_asks_for_the_policy_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    [row] = _printed(capsys, "--set", "policy.quorum=4")["rows"]
+    assert row == _printed(capsys, "--set", "policy.quorum=4", "--rule", "policy")["rows"][0]
+    assert row["rule"] == "policy" and row["contributors"] >= 4
+    assert len(_printed(capsys, "--set", "policy.interval=12")["rows"]) == 3
+
+
+@pytest.mark.parametrize("learners", [1, 4, 5, 8])
+def test_unless_told_otherwise_half_of_the_learners_are_slower(learners: int) -> None:
+    world = read_config(RoundsCommand(learners=learners))[1]
+    assert sorted(world.speeds) == [0.82] * (learners // 2) + [1.0] * (learners - learners // 2)
+
+
+def test_no_link_carries_more_than_it_can(capsys: pytest.CaptureFixture[str]) -> None:
+    told = _printed(capsys, "--speeds", "1,0.5", "--link", "50ms,1Mbit; 100ms,200kbit", "--rule", "grace", "--learners", "20")
+    traffic, row = told["traffic"]["grace"], told["rows"][0]
+    assert len(traffic["links"]) == 20 and sum("up_gbit" in link for link in traffic["links"]) == 16
+    for link in traffic["links"]:
+        assert 0 < max(link["peak_up_gbit"], link["peak_down_gbit"]) <= link["link_gbit"] * (1 + 1e-5)
+        if "up_gbit" in link:
+            assert max(link["down_gbit"]) == link["peak_down_gbit"]
+    assert sum(link["GB_up"] for link in traffic["links"]) == pytest.approx(row["GB_up"])
+    sent = [link["GB_up"] + link["GB_down"] for link in traffic["links"]]
+    assert sent == sorted(sent, reverse=True)
+    before, gigabits = 0.0, 0.0
+    for at, rate in zip(traffic["t_s"], traffic["down_gbit"], strict=True):
+        before, gigabits = at, gigabits + rate * (at - before)
+    assert gigabits / 8 == pytest.approx(row["GB_down"], rel=1e-3)
+
+
+def test_what_a_dead_learner_had_not_sent_does_not_count() -> None:
+    """Killed while its first model, 4 MB over 1 Mbit/s, was on its way up for 2.1 seconds."""
+    world = World(learners=1, link="50ms,1Mbit", faults="kill:0@2.2s+1000s")
+    live = VirtualRun(preset("decoupled", steps=9), _layout(10**6), world, Versions(24), lambda m: Learner(1, 24))
+    live._start(0)
+    live.queue.at(2.2, live.islands[0].kill, "")
+    while live.queue.now < 60 and live.queue.advance():
+        pass
+    assert live.hub.bytes_up[0] == pytest.approx(2.1e6 / 8, rel=1e-3)
+
+
+def test_samples_stay_few_however_long_a_run_takes() -> None:
+    world = World(learners=2, link="50ms,50kbit")
+    result = simulate_rounds(preset("streaming", steps=240), world, params=10**6)
+    assert result.virtual_s > 10 * 240
+    assert 100 < len(result.traffic.times) <= 241 and result.traffic.times[-1] == result.virtual_s
+    assert result.traffic.sent.sum(axis=(0, 1)).tolist() == [result.figures["bytes_up"], result.figures["bytes_down"]]
+
+
+def test_shares_of_the_time() -> None:
+    """A learner that loads its model over a slow link stands for that alone, under a policy where nobody waits."""
+    result = simulate_rounds(
+        preset("decoupled", steps=48), World(learners=2, link="50ms,1Mbit", faults="kill:0@99s"), params=10**6
+    )
+    assert result.wait_share == result.load_share > 0 and result.lost_share > 0
+    assert result.figures["goodput"] + result.wait_share + result.lost_share < 1
+    waits = simulate_rounds(preset("streaming", steps=48), World(learners=2, speeds=(1, 0.5)), params=10**6)
+    assert waits.wait_share > 0.2 and waits.load_share == 0
+
+
+def test_faults_that_the_run_did_not_live_to_see_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["simulate", "rounds", "--steps", "48", "--params", "1e6", "--json", "--rule", "grace"]
+    assert main([*given, "--faults", "kill:0@3s+10s stop:0@5s+1s kill:1@999s"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["faults"]["grace"] == {"struck": 1, "missed": 1, "unfired": ["kill:1@999s"]}
+    assert "grace: the run was over after" in said.err and "before kill:1@999s" in said.err
+
+
+@pytest.mark.parametrize(("changes", "world", "says"), [
+    ({"tokens": 10**5}, {"learners": 2, "faults": "leave:0@3s leave:1@3s"}, "0 learners live, a round needs 1; lower policy"),
+    ({"steps": 50, **PATIENT}, {"learners": 2, "link": "1s,10bit"},
+     "after 5,0.. s 2 learners have not got the whole model yet; give world.link more bandwidth"),
+    ({"tokens": 10**5, **PATIENT}, {"learners": 2, "link": "1s,10bit"}, "have not got the whole model"),
+    ({"steps": 50}, {"learners": 1, "faults": "slow:0x0.0001@3s"}, "1 learners live, and the run made no step for 5,0.. s"),
+])  # fmt: skip
+def test_a_run_that_stands_still_ends_and_says_why(changes: dict[str, Any], world: dict[str, Any], says: str) -> None:
+    policy = preset("decoupled", **changes)
+    with pytest.raises(ConfigError, match=says):
+        simulate_rounds(policy, World(**world), params=10**5)
+
+
+def test_learners_without_a_quorum_still_come_nearer_to_a_budget_of_tokens() -> None:
+    policy = preset("decoupled", tokens=20_000, quorum=2)
+    result = simulate_rounds(policy, World(learners=2, faults="leave:1@3s"), params=10**5, tokens=1)
+    assert result.virtual_s > 3 * 5000
+
+
 def test_a_step_of_no_tokens_is_refused() -> None:
     with pytest.raises(ConfigError, match="tokens = 0"):
         simulate_rounds(preset("decoupled", steps=5), World(), params=100, tokens=0)
+
+
+def _layout(params: int) -> Any:
+    return build_layout([TensorSpec(name=f"{p}.weight", shape=(params // 24,)) for p in range(24)], 24, "balanced")

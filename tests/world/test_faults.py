@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skerry.cli.amounts import seconds
 from skerry.errors import ConfigError
 from skerry.world.faults import Fault, FaultScript
 
@@ -42,7 +43,7 @@ def test_fields():
         ("slow:1@3s", "needs a factor"),
         ("slow:1x2@3s", "needs a factor"),
         ("kill:1x0.5@3s", "takes no factor"),
-        ("kill:1@3y", "none of s, m, h, d"),
+        ("kill:1@3w", "none of ms, s, m, min, h, d, y"),
         ("kill:1@1.2.3s", "no number"),
     ],
 )
@@ -57,6 +58,17 @@ def test_a_fault_needs_a_learner_that_is_there():
     FaultScript.parse("join:4@10s kill:4@20s").check_learners(4)
     with pytest.raises(ConfigError, match="no learner 4 by then"):
         FaultScript.parse("kill:4@5s join:4@10s").check_learners(4)
+    with pytest.raises(ConfigError, match="'join:0@3s': there is a learner 0 by then"):
+        FaultScript.parse("join:0@3s").check_learners(4)
+    with pytest.raises(ConfigError, match="'kill:0@5s': there is no learner 0 by then"):
+        FaultScript.parse("leave:0@3s kill:0@5s").check_learners(4)
+    with pytest.raises(ConfigError, match="'join:4@4s': there is a learner 4 by then"):
+        FaultScript.parse("join:4@3s kill:4.agent@3.5s join:4@4s").check_learners(4)
+
+
+def test_times_have_the_units_of_all_commands():
+    assert str(FaultScript.parse("kill:1@2m kill:2@2min kill:3@500ms")) == "kill:3@0.5s kill:1@120s kill:2@120s"
+    assert seconds("--stay", "2m") == seconds("--stay", "2min") == 120
 
 
 times = st.floats(0, 1e20, allow_nan=False)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skerry.errors import ConfigError
-from skerry.world.links import Link
+from skerry.world.links import Link, Pipe
 
 INFINITE = float("inf")
 
@@ -72,6 +72,17 @@ def test_values_that_cannot_work(make, says, allowed):
 def test_a_body_takes_its_bits_over_the_bandwidth():
     assert Link.parse("3s,1kbit").seconds(1000) == 8.0  # the latency is not part of it
     assert Link.parse("3s").seconds(10**12) == 0.0
+
+
+def test_bytes_count_as_they_leave():
+    pipe = Pipe(Link.parse("3s,8kbit"))  # 1000 bytes a second; the latency is not part of it
+    assert pipe.send(10.0, 2000) == 12.0 and pipe.send(10.0, 1000) == 13.0
+    assert [pipe.sent(at) for at in (10.0, 10.5, 12.5, 13.0, 99.0)] == [0, 500, 2500, 3000, 3000]
+    pipe.cut(11.5)
+    assert pipe.sent(11.5) == pipe.sent(99.0) == 1500
+    assert pipe.send(20.0, 1000) == 21.0 and pipe.sent(20.5) == 2000
+    at_once = Pipe(Link())
+    assert at_once.send(5.0, 10**12) == 5.0 and at_once.sent(5.0) == 10**12
 
 
 @given(st.floats(0, 1e6), st.floats(1e-3, 1e15))

@@ -29,6 +29,8 @@ def _kills(world: World, learner: int, count: int = 100) -> list[str]:
     [
         ({"learners": 0}, "world.learners = 0", "1 or more"),
         ({"learners": 2.0}, "world.learners = 2.0", "whole number"),
+        ({"learners": 10_001}, "world.learners = 10001", "at most 10,000"),
+        ({"faults": f"join:{2**64}@3s"}, "world.faults = ", "numbers below 10,000"),
         ({"step_s": 0.0}, "world.step_s = 0.0", "more than 0 seconds"),
         ({"step_s": math.nan}, "world.step_s = nan", "more than 0 seconds"),
         ({"step_s": math.inf}, "world.step_s = inf", "more than 0 seconds"),
@@ -46,9 +48,10 @@ def _kills(world: World, learner: int, count: int = 100) -> list[str]:
         ({"seed": 2**64}, f"world.seed = {2**64}", "below 2**64"),
         ({"seed": 0.5}, "world.seed = 0.5", "whole number"),
         ({"link": "1ms,fast"}, "link '1ms,fast': cannot read 'fast'", "Gbit"),
-        ({"faults": "kill:1@3y"}, "unit 'y' is none of s, m, h, d", "write faults like"),
-        ({"faults": "kill:4@30s"}, "there is no learner 4", "strike 0 to 3, or let it join before"),
-        ({"faults": "kill:4@30s join:4@40s"}, "there is no learner 4 by then", "let it join before"),
+        ({"faults": "kill:1@3w"}, "unit 'w' is none of ms, s, m, min, h, d, y", "write faults like"),
+        ({"faults": "kill:4@30s"}, "there is no learner 4", "strike 0 to 3 until they leave, others once they have joined"),
+        ({"faults": "kill:4@30s join:4@40s"}, "there is no learner 4 by then", "once they have joined"),
+        ({"link": "1ms;"}, "link '1ms;' has an empty part", "Gbit"),
     ],
 )
 def test_what_cannot_work_is_refused_when_it_is_made(values, says, allowed):
@@ -64,6 +67,13 @@ def test_what_is_read():
     assert [turns.link_of(learner).latency for learner in range(3)] == [0.1, 0.005, 0.1]
     assert str(world.script) == world.faults
     assert World().link_of(0) == Link() and len(World().script) == 0
+
+
+def test_who_may_be_there_may_be_struck():
+    """Random kills, and returns from scripted ones: nobody knows who is there, so nothing is refused."""
+    World(faults="join:0@3s", fault_rate=0.1)
+    World(faults="kill:0@3s join:0@5s kill:0@7s leave:0@9s kill:0@11s")
+    World(faults="leave:0@3s join:0@5s kill:0@7s")
 
 
 def test_speeds_are_repeated_in_turn():

@@ -2,51 +2,63 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Any
 
 import tyro
 
-from skerry.cli.canvas import COLOURS, SMALL, TITLE, canvas, png
-from skerry.cli.lab import assignment, speeds_of
+from skerry.cli.lab import assignment
 from skerry.cli.lab_tree import nested
 from skerry.cli.options import parse
 from skerry.cli.outputs import OutputOptions, emit
 from skerry.cli.progress import Bar
+from skerry.cli.rounds_picture import picture
 from skerry.cli.toml import filled
 from skerry.core.policy import ALL, Policy
 from skerry.core.presets import preset
-from skerry.errors import ConfigError
+from skerry.errors import ConfigError, cannot_work
 from skerry.simulate.rounds import RoundsResult, simulate_rounds
-from skerry.world.world import World
+from skerry.world.world import World, parse_speeds
 
 EXAMPLES = """
 skerry simulate rounds                                                    eight learners, half of them 18% slower
 skerry simulate rounds --speeds 1,0.5 --link "50ms,1Gbit; 100ms,200Mbit"  two kinds of sites
-skerry simulate rounds --learners 1000 --steps 1000 --rule grace
-skerry simulate rounds --fault-rate 0.1 --set policy.quorum=4 --set world.downtime=300
+skerry simulate rounds --learners 1000 --rule grace                       about a minute
+skerry simulate rounds --fault-rate 0.1 --set world.downtime=300 --rule policy --set policy.quorum=4
 """
-RULES = ("K=M", "K=1", "grace")
-"""The three policies of the published comparison of unequal hardware."""
+RULES: dict[str, dict[str, Any]] = {
+    "K=M": {"synchronous": True, "quorum": ALL},
+    "K=1": {"synchronous": False, "quorum": 1, "grace": 0.0},
+    "grace": {"synchronous": False, "quorum": 1},
+}
+"""The three policies of the published comparison of unequal hardware: what each settles."""
+SERIES = 16  # links whose traffic over time the JSON holds
+MOST_PARAMS = 1e15
+SLOWER = 0.82  # the speed of half of the learners, unless told otherwise
 
 
 @dataclass(frozen=True, kw_only=True)
 class RoundsCommand(OutputOptions):
     """Put learners of unequal speed, links and luck through the syncer's and the learners' real core, in virtual time.
 
-    A row for each way to close rounds: K=M (synchronous: learners wait for all), K=1 (no grace) and K=1 with adaptive grace."""
+    A row for each way to close rounds: K=M (synchronous: learners wait for all), K=1 (no grace) and K=1 with adaptive grace.
+    Shares are of the learners' time, virtual_s is in seconds, GB are 1e9 bytes; docs/simulate.md tells what each figure is."""
 
     learners: int = 8  # how many
     params: float = 1e9  # parameters of the model
     tokens: int = 512  # of a learner's step
     steps: int = 1000  # global steps
     preset: str = "decoupled"  # policy to start from
-    rule: str = "all"  # K=M, K=1 or grace: one row alone; policy: as the policy says; all: the three
-    speeds: str = "1,1,1,1,0.82,0.82,0.82,0.82"  # relative; fewer than learners are repeated in turn
+    rule: str | None = None
+    """K=M, K=1 or grace: one row alone; policy: as the policy says; all: the three. None: all, or policy if --set changes what
+    they settle themselves (policy.quorum, policy.synchronous, policy.grace)."""
+    speeds: str | None = None  # relative: 1,0.5; fewer than learners are repeated in turn; none: half of the learners 0.82
     jitter: float = 0.1  # spread of step times: standard deviation over mean
     step_time: float = 1.0  # seconds of a step at speed 1
-    link: str = ""  # LATENCY,BANDWIDTH; several, parted by ";", go to the learners in turn
-    faults: str = ""  # what strikes whom when: "kill:2@30s stop:1@45s+20s"
+    link: str = ""  # of every learner: LATENCY,BANDWIDTH; several, parted by ";", go to the learners in turn
+    faults: str = ""  # what strikes whom when: "kill:2@30s stop:1@5min+20s"
     fault_rate: float = 0.0  # share of each learner's time that random kills take away
     seed: int = 0  # of jitter and random faults
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
@@ -56,56 +68,70 @@ class RoundsCommand(OutputOptions):
 def main(arguments: list[str]) -> int:
     """The command."""
     command = parse(RoundsCommand, arguments, command="simulate rounds", examples=EXAMPLES)
-    policy, world = read_config(command)
-    policies = variants(policy, command.rule)
+    policies, world = read_config(command)
     results = {}
-    with Bar(f"{command.learners:,} learners", len(policies)) as bar:
+    with Bar(f"{world.learners:,} learners", len(policies)) as bar:
         for done, (name, one) in enumerate(policies.items()):
             results[name] = simulate_rounds(one, world, params=int(command.params), tokens=command.tokens,
                                             progress=lambda share, done=done: bar.reach(done + share))  # fmt: skip
     rows = [row(name, result) for name, result in results.items()]
-    emit(command, "rounds", rows, more={"traffic": {name: traffic(result) for name, result in results.items()}},
-         draw=lambda: picture(results))  # fmt: skip
+    emit(command, "rounds", rows, draw=lambda: picture(results, world),
+         more={"traffic": {name: traffic(result, world) for name, result in results.items()},
+               "faults": {name: faults(name, result) for name, result in results.items()}})  # fmt: skip
     return 0
 
 
-def read_config(command: RoundsCommand) -> tuple[Policy, World]:
-    """Policy and world of the flags, --set over them. Raises ConfigError."""
-    if command.params < 1:
-        raise ConfigError(f"--params = {command.params:g} cannot work", remedy="give 1 or more parameters")
-    speeds = speeds_of(command.speeds)
-    world = {"learners": command.learners, "speeds": speeds[: command.learners], "jitter": command.jitter,
-             "step_s": command.step_time, "link": command.link, "faults": command.faults, "fault_rate": command.fault_rate,
-             "seed": command.seed}  # fmt: skip
+def read_config(command: RoundsCommand) -> tuple[dict[str, Policy], World]:
+    """The policies to compare, by the name of their row, and the world: of the flags, --set over them. Raises ConfigError."""
+    if not 1 <= command.params <= MOST_PARAMS:
+        raise cannot_work("--params", command.params, f"give 1 or more parameters, at most {MOST_PARAMS:g}")
+    world = {"learners": command.learners, "jitter": command.jitter, "step_s": command.step_time, "link": command.link,
+             "faults": command.faults, "fault_rate": command.fault_rate, "seed": command.seed}  # fmt: skip
+    if command.speeds is not None:
+        world["speeds"] = parse_speeds(command.speeds)
     given = nested(dict(map(assignment, command.set)))
     for part in given:
         if part not in ("policy", "world"):
             raise ConfigError(f"--set {part}: there is no such table here", remedy="set fields of policy and world")
-    policy = filled(preset(command.preset, steps=command.steps), given.get("policy", {}), "--set", "policy.")
-    return policy, filled(World(), {**world, **given.get("world", {})}, "skerry simulate rounds", "world.")
+    own = given.get("policy", {})
+    policy = filled(preset(command.preset, steps=command.steps), own, "--set", "policy.")
+    settled = filled(World(), {**world, **given.get("world", {})}, "skerry simulate rounds", "world.")
+    if not settled.speeds:
+        slower = settled.learners // 2
+        settled = replace(settled, speeds=(1.0,) * (settled.learners - slower) + (SLOWER,) * slower)
+    return variants(policy, command.rule, own), settled
 
 
-def variants(policy: Policy, rule: str) -> dict[str, Policy]:
-    """The policies to compare, by the name of their row."""
-    grace = policy.grace or Policy().grace
-    known = {
-        "K=M": policy.replace(synchronous=True, quorum=ALL),
-        "K=1": policy.replace(synchronous=False, quorum=1, overlap=max(1, policy.overlap), grace=0.0),
-        "grace": policy.replace(synchronous=False, quorum=1, overlap=max(1, policy.overlap), grace=grace),
-        "policy": policy,
-    }  # fmt: skip
-    if rule == "all":
-        return {name: known[name] for name in RULES}
-    if rule not in known:
-        raise ConfigError(f"--rule {rule!r} is none that there is", remedy=f"choose one of all, {', '.join(known)}")
-    return {rule: known[rule]}
+def variants(policy: Policy, rule: str | None, own: Collection[str] = ()) -> dict[str, Policy]:
+    """The policies to compare, by the name of their row. `own`: the policy's fields that the user has set, which no rule
+    may overwrite."""
+    if rule is None:
+        rule = "policy" if any(name in settles for settles in RULES.values() for name in own) else "all"
+    if rule == "policy":
+        return {rule: policy}
+    if rule not in ("all", *RULES):
+        raise ConfigError(f"--rule {rule!r} is none that there is", remedy=f"choose one of all, {', '.join(RULES)}, policy")
+    names = tuple(RULES) if rule == "all" else (rule,)
+    for name in own:
+        if any(name in RULES[one] for one in names):
+            raise ConfigError(f"--set policy.{name} = {getattr(policy, name)!r}, but --rule {rule} settles that itself",
+                              remedy="leave one of the two out, or give --rule policy")  # fmt: skip
+    return {name: _variant(policy, name) for name in names}
+
+
+def _variant(policy: Policy, name: str) -> Policy:
+    if name == "K=M":
+        return policy.replace(**RULES[name])
+    grace = policy.grace or Policy().grace  # a preset of a synchronous policy may have none
+    return policy.replace(**{"overlap": max(1, policy.overlap), "grace": grace, **RULES[name]})
 
 
 def row(name: str, result: RoundsResult) -> dict[str, Any]:
     """A line of the table. Tokens are those of all learners; staleness is in versions, bytes are of bodies."""
     figures = result.figures
     return {
-        "rule": name, "goodput": figures["goodput"], "wait_share": result.wait_share, "rounds": figures["rounds"],
+        "rule": name, "goodput": figures["goodput"], "wait_share": result.wait_share, "load_share": result.load_share,
+        "rounds": figures["rounds"],
         "skipped": figures["rounds_skipped"], "contributors": figures["mean_contributors"], "staleness": result.staleness,
         "tokens": figures["tokens_processed"], "merged": figures["tokens_merged"],
         **{f"lost_{cause}": amount for cause, amount in figures["lost_by_cause"].items()},
@@ -113,36 +139,28 @@ def row(name: str, result: RoundsResult) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def traffic(result: RoundsResult) -> list[dict[str, Any]]:
-    """Bytes over time: of all links, and of the link with most."""
-    samples = []
-    for at, links in result.traffic:
-        totals = [up + down for up, down in links.values()]
-        samples.append({"t": at, "up": sum(up for up, _ in links.values()), "down": sum(down for _, down in links.values()),
-                        "busiest": max(totals, default=0)})  # fmt: skip
-    return samples
+def traffic(result: RoundsResult, world: World) -> dict[str, Any]:
+    """Rates over time: of all links together, and of each, the busiest first; series only of so many."""
+    flow = result.traffic
+    gbit, total = flow.gbit.round(6), flow.sent.sum(axis=0)
+    links = []
+    for place, link in enumerate(flow.busiest_first()):
+        up, down = gbit[:, link].T
+        links.append({
+            "learner": flow.learners[link], "link_gbit": world.link_of(flow.learners[link]).bandwidth / 1e9,
+            "GB_up": int(total[link, 0]) / 1e9, "GB_down": int(total[link, 1]) / 1e9,
+            "peak_up_gbit": up.max(), "peak_down_gbit": down.max(),
+            **({"up_gbit": up.tolist(), "down_gbit": down.tolist()} if place < SERIES else {}),
+        })  # fmt: skip
+    up, down = flow.gbit.sum(axis=1).round(6).T
+    return {"t_s": list(flow.times), "up_gbit": up.tolist(), "down_gbit": down.tolist(), "links": links}
 
 
-def picture(results: dict[str, RoundsResult]) -> bytes:
-    """Where the learners' time went, who contributed, and the traffic over time. Raises ConfigError without matplotlib."""
-    figure, (shares, contributors, links) = canvas("Rounds of unequal learners", panels=3, size=(13, 4.5))
-    names = list(results)
-    useful = [100 * results[name].figures["goodput"] for name in names]
-    waited = [100 * results[name].wait_share for name in names]
-    shares.bar(names, useful, color=COLOURS[2], label="trained to a purpose")
-    shares.bar(names, waited, bottom=useful, color=COLOURS[4], label="waited for others")
-    shares.set_title("Share of the learners' time, %", **TITLE)
-    shares.legend(**SMALL)
-    contributors.bar(names, [results[name].figures["mean_contributors"] for name in names], color=COLOURS[0])
-    contributors.set_title("Contributors to a round, mean", **TITLE)
-    for name, colour in zip(names, COLOURS, strict=False):
-        samples = traffic(results[name])
-        times = [0.0, *(sample["t"] for sample in samples)]
-        rates = [8 * (sample["up"] + sample["down"]) / 1e9 / max(sample["t"] - before, 1e-9)
-                 for sample, before in zip(samples, times, strict=False)]  # fmt: skip
-        links.step(times[1:], rates, where="pre", color=colour, linewidth=1, label=name)
-    links.set_title("Traffic of all links, Gbit/s", **TITLE)
-    links.set_xlabel("seconds")
-    links.set_ylim(bottom=0)
-    links.legend(**SMALL)
-    return png(figure)
+def faults(name: str, result: RoundsResult) -> dict[str, Any]:
+    """What became of the faults; what the run did not live to see is told on stderr besides."""
+    if result.unfired:
+        print(
+            f"skerry: {name}: the run was over after {result.virtual_s:,.0f} s, before {' '.join(result.unfired)}",
+            file=sys.stderr,
+        )
+    return {"struck": result.struck, "missed": result.missed, "unfired": list(result.unfired)}

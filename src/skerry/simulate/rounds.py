@@ -18,11 +18,10 @@ from skerry.core.layout import Layout, TensorSpec, build_layout
 from skerry.core.messages import Cancel, Close, Merge
 from skerry.core.policy import Policy
 from skerry.errors import cannot_work
+from skerry.simulate.traffic import SAMPLES, Meter, Traffic
 from skerry.syncer.figures import final_figures
 from skerry.world.run import VirtualRun
 from skerry.world.world import World
-
-SAMPLES = 120  # of the traffic, over a run
 
 
 class Learner:
@@ -81,22 +80,28 @@ class Versions:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundsResult:
-    """`figures`: what a real run's figures.json holds. `wait_share`: of the learners' time; `staleness`: mean age of merged
-    contributions in versions; `ages`: how many were how old. `traffic`: for each sample its time and the bytes that began to be
-    sent since the last one, as (seconds, {learner: (up, down)})."""
+    """`figures`: what a real run's figures.json holds. Of the learners' time: `wait_share`, in which they stood, of it
+    `load_share` before the first step, for the model; `lost_share`, whose work was lost other than by design. `staleness`: mean
+    age of merged contributions in versions; `ages`: how many were how old. Of the faults: how many struck, how many found
+    nothing to strike, and those of the script that the run did not live to see."""
 
     figures: dict[str, Any]
     virtual_s: float
     wait_share: float
+    load_share: float
+    lost_share: float
     staleness: float
     ages: dict[int, int]
-    traffic: list[tuple[float, dict[int, tuple[int, int]]]] = field(repr=False)
+    struck: int
+    missed: int
+    unfired: tuple[str, ...]
+    traffic: Traffic = field(repr=False)
 
 
 def simulate_rounds(policy: Policy, world: World, *, params: int = 0, tokens: int = 1, layout: Layout | None = None,
                     sample_s: float = 0.0, progress: Callable[[float], None] | None = None) -> RoundsResult:  # fmt: skip
     """The run of that policy in that world. `params`: of the model (or give its `layout`); `tokens`: of a step; `sample_s`:
-    seconds between two samples of the traffic, 0 = about 120 over the run. Raises ConfigError."""
+    seconds between two samples of the traffic, 0 = 120 to 240 over the run. Raises ConfigError."""
     if layout is None:
         if params < policy.fragments:
             raise cannot_work("params", params, f"give at least one a fragment ({policy.fragments})")
@@ -109,45 +114,25 @@ def simulate_rounds(policy: Policy, world: World, *, params: int = 0, tokens: in
     live = VirtualRun(policy, layout, world, versions, lambda learner: Learner(tokens, policy.fragments),
                       (lambda: progress(live.hub.core.progress)) if progress else (lambda: None))  # fmt: skip
     steps = policy.steps or policy.tokens // (tokens * world.learners)
-    traffic = _Traffic(live, sample_s or max(steps * world.step_s / SAMPLES, 1e-3))
+    meter = Meter(live, sample_s, max(steps, 1) * world.run_step(policy.quorum) / SAMPLES)
     with _without_collection():
         live.run()
-    traffic.sample()
-    return _result(live, versions, traffic)
+    return _result(live, versions, meter.end())
 
 
-def _result(live: VirtualRun, versions: Versions, traffic: _Traffic) -> RoundsResult:
+def _result(live: VirtualRun, versions: Versions, traffic: Traffic) -> RoundsResult:
     core, end, hub = live.hub.core, live.queue.now, live.hub
     present = sum(end - member.first_join for member in core.members)
-    merged = versions.ages.total()
+    merged, total = versions.ages.total(), core.ledger.total()
+    lost_us = sum(total.busy_lost.values()) - total.busy_lost["overlap"]
+    struck = sum(strike.struck for strike in live.strikes)
     return RoundsResult(
         figures=final_figures("simulated", core, {}, (hub.bytes_up.total(), hub.bytes_down.total()), end), virtual_s=end,
-        wait_share=live.waited / present, ages=dict(sorted(versions.ages.items())), traffic=traffic.samples,
+        wait_share=live.waited / present, load_share=live.loaded / present, traffic=traffic,
+        lost_share=lost_us / 1e6 / core.layout.total / present, ages=dict(sorted(versions.ages.items())),
+        struck=struck, missed=len(live.strikes) - struck, unfired=tuple(map(str, live.unfired)),
         staleness=sum(age * count for age, count in versions.ages.items()) / merged if merged else 0.0,
     )  # fmt: skip
-
-
-class _Traffic:
-    """Looks at the bytes from time to time."""
-
-    def __init__(self, live: VirtualRun, every: float) -> None:
-        self.samples: list[tuple[float, dict[int, tuple[int, int]]]] = []
-        self._live, self._every = live, every
-        self._up: Counter[int] = Counter()
-        self._down: Counter[int] = Counter()
-        live.queue.after(every, self._again)
-
-    def _again(self) -> None:
-        self.sample()
-        self._live.queue.after(self._every, self._again)
-
-    def sample(self) -> None:
-        """What was sent since the last sample."""
-        hub = self._live.hub
-        learners = hub.bytes_up.keys() | hub.bytes_down.keys()
-        self.samples.append((self._live.queue.now, {
-            m: (hub.bytes_up[m] - self._up[m], hub.bytes_down[m] - self._down[m]) for m in sorted(learners)}))  # fmt: skip
-        self._up, self._down = hub.bytes_up.copy(), hub.bytes_down.copy()
 
 
 @contextmanager

@@ -5,9 +5,9 @@ One script, one grammar, for real processes (the launcher's --chaos) and for vir
     kill:2.trainer@30s kill:2@40s+60s stop:1@45s+20s slow:3x0.5@10s+60s join:4@60s leave:0@90s
 
 Rules: a fault is KIND:LEARNER[.PART][xFACTOR]@TIME[+DURATION]; faults stand apart by spaces or commas. Times count from
-the moment the run trains; units s (or none), m, h, d. PART is `trainer` or `agent`, none = the whole island. The DURATION
-of a kill is how long the learner is not started again; none = as its driver sees fit. What each kind takes is data
-(`_KINDS`); whatever a kind does not take is an error that names the piece.
+the moment the run trains; units s (or none), ms, m or min, h, d, y. PART is `trainer` or `agent`, none = the whole
+island. The DURATION of a kill is how long the learner is not started again; none = as its driver sees fit. What each
+kind takes is data (`_KINDS`); whatever a kind does not take is an error that names the piece.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ _KINDS: dict[Kind, _Takes] = {
     "join": _Takes(),
     "leave": _Takes(),
 }
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+TIMES = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "y": 365 * 86400.0}
+"""The units of times, in seconds, wherever people write one."""
 _NUMBER = r"[0-9.]+(?:e[+-]?[0-9]+)?"
 _PIECE = re.compile(
     rf"(?P<kind>[a-z]+):(?P<learner>\d+)(\.(?P<part>[a-z]+))?(x(?P<factor>{_NUMBER}))?"
@@ -126,16 +127,21 @@ class FaultScript:
     def __str__(self) -> str:
         return " ".join(str(fault) for fault in self.faults)
 
-    def check_learners(self, learners: int) -> None:
-        """Raise ConfigError if a fault strikes a learner that neither starts with the run (0 to learners - 1) nor joins
-        before it."""
-        joined: dict[int, float] = {}
+    def check_learners(self, learners: int, *, others: bool = False) -> None:
+        """Raise ConfigError if a fault certainly strikes a learner that is not there, or lets one join that is: 0 to learners -
+        1 start with the run, and who was killed may be back or not. `others`: whether there are faults besides these."""
+        here: dict[int, bool | None] = dict.fromkeys(range(learners), None if others else True)  # None: nobody knows
         for fault in self.faults:
-            if fault.kind == "join":
-                joined.setdefault(fault.learner, fault.at)
-            elif fault.learner >= learners and fault.learner not in joined:
-                raise ConfigError(f"fault {str(fault)!r}: there is no learner {fault.learner} by then",
-                                  remedy=f"strike 0 to {learners - 1}, or let it join before")  # fmt: skip
+            present, joins = here.get(fault.learner, False), fault.kind == "join"
+            if present is joins:
+                raise ConfigError(
+                    f"fault {str(fault)!r}: there is {'a' if joins else 'no'} learner {fault.learner} by then",
+                    remedy=f"strike 0 to {learners - 1} until they leave, others once they have joined",
+                )
+            if joins or (fault.kind == "leave" and present):
+                here[fault.learner] = joins if present is not None else None
+            elif fault.kind == "kill" and fault.part != "agent":
+                here[fault.learner] = None
 
 
 def _fault(piece: str) -> Fault:
@@ -163,9 +169,9 @@ def _number(piece: str, text: str) -> float:
 
 
 def _unit(piece: str, text: str | None) -> float:
-    if (text or "") not in _UNITS:
-        raise ConfigError(f"fault {piece!r}: unit {text!r} is none of s, m, h, d", remedy=_EXAMPLE)
-    return _UNITS[text or ""]
+    if text and text not in TIMES:
+        raise ConfigError(f"fault {piece!r}: unit {text!r} is none of {', '.join(TIMES)}", remedy=_EXAMPLE)
+    return TIMES[text] if text else 1.0
 
 
 def _plain(value: float) -> str:

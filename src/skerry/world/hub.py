@@ -38,7 +38,7 @@ from skerry.core.messages import (
 )
 from skerry.core.policy import Policy
 from skerry.core.syncer import SyncerCore
-from skerry.world.links import Link
+from skerry.world.links import Link, Pipe
 from skerry.world.queue import Queue
 
 Body = Any
@@ -79,18 +79,18 @@ class Agent(Protocol):
 class Line:
     """One connection of one agent."""
 
-    __slots__ = ("_hub", "_sending", "_up_free", "_waiting", "agent", "generation", "learner", "link", "lost",
-                 "said_at")  # fmt: skip
+    __slots__ = ("_hub", "_sending", "_waiting", "agent", "down", "generation", "learner", "link", "lost", "said_at",
+                 "up")  # fmt: skip
 
     def __init__(self, hub: Hub, agent: Agent, link: Link) -> None:
         self.agent = agent
         self.link = link
+        self.up, self.down = hub.pipes.setdefault(agent.learner, (Pipe(link), Pipe(link)))
         self.learner = -1  # these two from the Welcome on
         self.generation = 0
         self.lost = False
         self.said_at = hub.queue.now
         self._hub = hub
-        self._up_free = 0.0
         self._sending = False
         self._waiting: dict[int, None] = {}  # fragments to be delivered, in order
 
@@ -103,12 +103,11 @@ class Line:
     def send(self, message: Contribution | Seeded, body: Body, nbytes: int) -> None:
         """Up, with a body: after those that are still being sent."""
         queue = self._hub.queue
-        self._up_free = max(queue.now, self._up_free) + self.link.seconds(nbytes)
-        self._hub.bytes_up[self.agent.learner] += nbytes
-        queue.at(self._up_free + self.link.latency, self._hub.hear, self, message, body)
+        queue.at(self.up.send(queue.now, nbytes) + self.link.latency, self._hub.hear, self, message, body)
 
     def close(self) -> None:
         """The agent has gone; the syncer sees it one latency later."""
+        self.up.cut(self._hub.queue.now)
         self._hub.queue.after(self.link.latency, self._hub.lose, self)
 
     def tell(self, message: ToLearner) -> None:
@@ -129,6 +128,7 @@ class Line:
             del self._waiting[fragment]
             message, body, nbytes = self._hub.delivery(self, fragment)
             seconds = self.link.seconds(nbytes)
+            self.down.send(queue.now, nbytes)
             queue.after(seconds + self.link.latency, self.agent.hear, self, message, body)
             if seconds:
                 self._sending = True
@@ -136,18 +136,18 @@ class Line:
 
 
 class Hub:
-    """`watch` is called after every merge. `lines`: by learner."""
+    """`watch` is called after every merge. `lines`: by learner; `pipes`: each one's link, up and down, over all its lines."""
 
     def __init__(self, queue: Queue, policy: Policy, layout: Layout, model: Model, watch: Callable[[], None]) -> None:
         self.queue = queue
         self.core = SyncerCore(policy, layout)
         self.lines: dict[int, Line] = {}
-        self.bytes_up: Counter[int] = Counter()  # of bodies, by learner, as their sending begins
-        self.bytes_down: Counter[int] = Counter()
+        self.pipes: dict[int, tuple[Pipe, Pipe]] = {}
         self.ended = False
-        self.moved_at = 0.0  # when the run's step last grew
+        self.moved_at = 0.0  # when the run last came nearer to its end
         self._model = model
         self._watch = watch
+        self._by_tokens = policy.tokens > 0  # learners without a quorum come nearer to such a budget, too
         self._steps = [0] * policy.fragments  # of each fragment, the step of the round that made its version
         self._down = [get_codec(policy.codec_down).nbytes(size) for size in layout.sizes]
         self._due: float | None = None
@@ -156,6 +156,16 @@ class Hub:
             Ask: self._tell_all, Cancel: self._cancel, Finish: self._tell_all, End: self._end, Merge: self._merge,
             Close: self._close,
         }  # fmt: skip
+
+    @property
+    def bytes_up(self) -> Counter[int]:
+        """Of bodies, by learner: what has left by now."""
+        return Counter({learner: up.sent(self.queue.now) for learner, (up, _) in self.pipes.items()})
+
+    @property
+    def bytes_down(self) -> Counter[int]:
+        """The same, to the learners."""
+        return Counter({learner: down.sent(self.queue.now) for learner, (_, down) in self.pipes.items()})
 
     def hear(self, line: Line, message: SyncerEvent, body: Body = None) -> None:
         """A message has come over a line."""
@@ -171,6 +181,7 @@ class Hub:
     def lose(self, line: Line) -> None:
         """A line has ended."""
         line.lost = True
+        line.down.cut(self.queue.now)
         if self.lines.get(line.learner) is line:
             del self.lines[line.learner]
             self._feed(Gone(learner=line.learner, generation=line.generation))
@@ -178,7 +189,6 @@ class Hub:
     def delivery(self, line: Line, fragment: int) -> tuple[Delivery, Body, int]:
         """What is sent to that line now for that fragment, and how many bytes that are."""
         core, version, nbytes = self.core, self.core.versions[fragment], self._down[fragment]
-        self.bytes_down[line.agent.learner] += nbytes
         message = Delivery(fragment=fragment, version=version, step=self._steps[fragment], progress=core.progress,
                            merged=core.merged(line.learner, fragment, version))  # fmt: skip
         return message, self._model.body(fragment), nbytes
@@ -187,10 +197,10 @@ class Hub:
 
     def _feed(self, event: SyncerEvent, line: Line | None = None, body: Body = None) -> None:
         core, now = self.core, self.queue.now
-        step = core.step
+        step, tokens = core.step, core.ledger.tokens
         for action in core.handle(now, event):
             self._do[type(action)](action, line, body)
-        if core.step > step:
+        if core.step > step or (self._by_tokens and core.ledger.tokens > tokens):
             self.moved_at = now
         due = core.deadline()
         if due != self._due:

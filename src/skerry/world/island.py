@@ -101,7 +101,8 @@ class Island:
         self.learner = learner
         self.state = State.DOWN
         self.speed = 1.0  # share of its speed that a fault leaves it
-        self.waited = 0.0  # seconds in which its trainer stood because of others
+        self.waited = 0.0  # seconds in which its trainer stood, for others or for the model
+        self.loaded = 0.0  # of these, before a life's first step
         self.lives = 0
         self._queue, self._hub, self._policy, self._layout, self._link = queue, hub, policy, layout, link
         self._step_times, self._new_trainer = step_times, new_trainer
@@ -185,7 +186,7 @@ class Island:
 
     def _go_down(self) -> None:
         if self.state in (State.JOINING, State.WAITING):
-            self.waited += self._queue.now - self._stood_since
+            self._stood()
         self.state = State.DOWN
         self.lives += 1  # whatever was asked for in this life is void
         self._agent_up = False
@@ -281,12 +282,17 @@ class Island:
             if self._orders:
                 self._carry_out(self._orders.popleft())
             elif self.state is not State.STOPPED and (self._done or self._released >= self._count.steps):
-                self.waited += self._queue.now - self._stood_since
+                self._stood()
                 self.state = State.BOUNDARY
                 self._proceed()
             else:
                 break
         self._standing = False
+
+    def _stood(self) -> None:
+        seconds = self._queue.now - self._stood_since
+        self.waited += seconds
+        self.loaded += seconds if self.state is State.JOINING else 0.0
 
     def _carry_out(self, order: CopyOut | TakeOver) -> None:
         p = order.fragment

@@ -42,9 +42,43 @@ class Link:
         latency = _read(text, pieces[0], _LATENCY)
         return Link(latency=latency, bandwidth=_read(text, pieces[1], _BANDWIDTH) if len(pieces) == 2 else float("inf"))
 
+    @staticmethod
+    def parse_all(text: str) -> tuple[Link, ...]:
+        """Read descriptions parted by ";". Raises ConfigError naming the piece."""
+        pieces = text.split(";")
+        if len(pieces) > 1 and not all(map(str.strip, pieces)):
+            raise ConfigError(f"link {text!r} has an empty part", remedy=_EXAMPLE)
+        return tuple(map(Link.parse, pieces))
+
     def seconds(self, nbytes: int) -> float:
         """How long a body occupies the link."""
         return 8 * nbytes / self.bandwidth
+
+
+class Pipe:
+    """One direction of a link: bodies leave one after the other, and count as they leave. `free`: when all have left."""
+
+    __slots__ = ("_link", "_taken", "free")
+
+    def __init__(self, link: Link) -> None:
+        self.free = 0.0
+        self._link = link
+        self._taken = 0
+
+    def send(self, now: float, nbytes: int) -> float:
+        """A body is to leave, after those before it; gives when it has left whole."""
+        self.free = max(now, self.free) + self._link.seconds(nbytes)
+        self._taken += nbytes
+        return self.free
+
+    def sent(self, now: float) -> int:
+        """Bytes that have left by now."""
+        behind = self.free - now
+        return self._taken - round(behind * self._link.bandwidth / 8) if behind > 0 else self._taken
+
+    def cut(self, now: float) -> None:
+        """Whatever has not left never will."""
+        self._taken, self.free = self.sent(now), min(now, self.free)
 
 
 def _read(text: str, piece: str, units: dict[str, float]) -> float:

@@ -14,6 +14,7 @@ from skerry.errors import ConfigError
 from skerry.world.faults import Fault
 from skerry.world.hub import Hub, Model
 from skerry.world.island import Island, State, Trainer
+from skerry.world.patience import check_patience
 from skerry.world.queue import Queue
 from skerry.world.world import World
 
@@ -34,13 +35,14 @@ class VirtualRun:
 
     def __init__(self, policy: Policy, layout: Layout, world: World, model: Model, new_trainer: Callable[[int], Trainer],
                  watch: Callable[[], None] = lambda: None) -> None:  # fmt: skip
-        """Raises ConfigError if the policy has no budget, or wants more learners than start."""
+        """Raises ConfigError if the policy has no budget, wants more learners than start, or has no patience with them."""
         if not policy.steps and not policy.tokens:
             raise ConfigError("the run would never end: policy.steps and policy.tokens are 0", remedy="give one of them")
         for name in ("quorum", "wait_for"):
             if getattr(policy, name) > world.learners:
                 raise ConfigError(f"policy.{name} = {getattr(policy, name)} is more than the {world.learners} learners that "
                                   "start", remedy="lower it, or start more learners")  # fmt: skip
+        check_patience(policy, layout, world)
         self.policy, self.layout, self.world = policy, layout, world
         self.queue = Queue()
         self.hub = Hub(self.queue, policy, layout, model, watch)
@@ -59,19 +61,41 @@ class VirtualRun:
             self.queue.at(fault.at, self._strike, fault)
         for learner in range(self.world.learners):
             self._strike_at_random(self.world.random_faults(learner))
-        hub, queue, patience = self.hub, self.queue, STANDSTILL_STEPS * self.world.step_s
+        hub, queue, patience = self.hub, self.queue, STANDSTILL_STEPS * self.world.run_step(self.policy.quorum)
         while not hub.ended and queue.advance():
-            if queue.now - hub.moved_at > patience and not self.policy.tokens:
-                break
+            if queue.now - hub.moved_at > patience:
+                raise self._standstill()
         if not hub.ended:
-            core = hub.core
-            raise ConfigError(f"the run came to a standstill at step {core.step}: {core.members.live} learners live, a round "
-                              f"needs {core.members.quorum}", remedy="lower policy.quorum, or let some return")  # fmt: skip
+            raise self._standstill()
+
+    def _standstill(self) -> ConfigError:
+        core, now = self.hub.core, self.queue.now
+        loading = sum(island.state is State.JOINING for island in self.islands.values())
+        needs, live = core.members.quorum, core.members.live
+        why, remedy = f"{live} learners live, a round needs {needs}", "lower policy.quorum, or let some return"
+        if loading and not (core.phase == "waiting" and core.versions):
+            why = f"after {now:,.0f} s {loading} learners have not got the whole model yet"
+            remedy = "give world.link more bandwidth, or less latency"
+        elif live >= needs:
+            why = f"{live} learners live, and the run made no step for {now - self.hub.moved_at:,.0f} s"
+            remedy = "give faster learners, or links"
+        return ConfigError(f"the run came to a standstill at step {core.step}: {why}", remedy=remedy)
 
     @property
     def waited(self) -> float:
-        """Seconds in which trainers stood because of others, added up over the learners."""
+        """Seconds in which trainers stood, for others or for the model, added up over the learners."""
         return sum(island.waited for island in self.islands.values())
+
+    @property
+    def loaded(self) -> float:
+        """Seconds of these before a life's first step, for the model."""
+        return sum(island.loaded for island in self.islands.values())
+
+    @property
+    def unfired(self) -> list[Fault]:
+        """The script's faults that the run did not live to see."""
+        seen = {id(strike.fault) for strike in self.strikes}
+        return [fault for fault in self.world.script if id(fault) not in seen]
 
     # ------------------------------------------------------------------ faults
 

@@ -16,6 +16,7 @@ from skerry.errors import ConfigError, cannot_work
 from skerry.world.faults import Fault, FaultScript
 from skerry.world.links import Link
 
+MOST_LEARNERS = 10_000
 _JITTER, _FAULTS = 1, 2  # which stream of random numbers
 
 
@@ -35,8 +36,8 @@ class World:
     seed: int = 0  # of jitter and random faults
 
     def __post_init__(self) -> None:
-        if not isinstance(self.learners, int) or self.learners < 1:
-            raise _bad("learners", self.learners, "give a whole number, 1 or more")
+        if not isinstance(self.learners, int) or not 1 <= self.learners <= MOST_LEARNERS:
+            raise _bad("learners", self.learners, f"give a whole number, 1 or more and at most {MOST_LEARNERS:,}")
         for name in ("step_s", "downtime"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise _bad(name, getattr(self, name), "give more than 0 seconds")
@@ -53,7 +54,9 @@ class World:
             raise _bad("fault_rate", self.fault_rate, "give a share of the time, at least 0 and below 1")
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**64:
             raise _bad("seed", self.seed, "give a whole number, at least 0 and below 2**64")
-        self.script.check_learners(self.learners)
+        self.script.check_learners(self.learners, others=self.fault_rate > 0)
+        if any(fault.learner >= MOST_LEARNERS for fault in self.script):
+            raise _bad("faults", self.faults, f"learners bear numbers below {MOST_LEARNERS:,}")
         self.link_of(0)  # raises where it cannot be read
 
     @cached_property
@@ -63,15 +66,23 @@ class World:
 
     @cached_property
     def _links(self) -> tuple[Link, ...]:
-        return tuple(map(Link.parse, self.link.split(";")))
+        return Link.parse_all(self.link)
 
     def link_of(self, learner: int) -> Link:
         """The learner's link to the syncer."""
         return self._links[learner % len(self._links)]
 
+    def mean_step(self, learner: int) -> float:
+        """Seconds of that learner's steps, on average."""
+        return self.step_s / (self.speeds[learner % len(self.speeds)] if self.speeds else 1.0)
+
+    def run_step(self, quorum: int) -> float:
+        """Seconds of a step of the run: of the quorum-th fastest learner's (0: the slowest's), on average."""
+        return sorted(map(self.mean_step, range(self.learners)))[quorum - 1]
+
     def step_times(self, learner: int) -> Iterator[float]:
-        """Seconds of that learner's steps, one after the other: the mean over its speed, times a gamma variate."""
-        mean = self.step_s / (self.speeds[learner % len(self.speeds)] if self.speeds else 1.0)
+        """Seconds of that learner's steps, one after the other: the mean, times a gamma variate."""
+        mean = self.mean_step(learner)
         if not self.jitter:
             while True:
                 yield mean
@@ -93,6 +104,14 @@ class World:
 
     def _generator(self, stream: int, learner: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(key=np.array([self.seed, learner * 4 + stream], np.uint64)))
+
+
+def parse_speeds(text: str) -> tuple[float, ...]:
+    """World.speeds from text: "1,0.5". Raises ConfigError."""
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError:
+        raise cannot_work("speeds", text, 'give numbers apart by commas, like "1,1,0.8,0.5"') from None
 
 
 def _bad(name: str, value: object, allowed: str) -> ConfigError:
