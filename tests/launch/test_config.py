@@ -58,7 +58,7 @@ def test_flags_reach_every_part():
         ("laerners = 1\n", ["unknown key laerners", "learners, chaos, policy"]),
         ("[learner.tls]\ncrt = 'x'\n", ["unknown key learner.tls.crt", "cert, key, ca"]),
         ("policy = 3\n", ["policy is a table", "[policy]"]),
-        ("learners = 'four'\n", ["learners = 'four' has the wrong type", "expected `int`, got `str`"]),
+        ("learners = 'four'\n", ["learners = 'four' has the wrong type", "give a whole number"]),
         ("[policy]\noverlap = 30\n", ["policy.overlap = 30 cannot work", "tau must be below interval (H = 24)"]),
         ("[policy]\nquorum = 5\n", ["policy.quorum = 5 is more than learners = 4"]),
         ("[policy]\nwait_for = 5\n", ["policy.wait_for = 5 is more than learners = 4"]),

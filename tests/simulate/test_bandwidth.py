@@ -246,16 +246,18 @@ def test_out_has_all_three_forms(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ("--params -1", "params = -1.0 cannot work; give a whole number, 1 or more"),
-        ("--params nan", "params = nan cannot work; give a whole number, 1 or more"),
-        ("--params 1.5", "params = 1.5 cannot work; give a whole number, 1 or more"),
-        ("--sites 0", "sites = 0 cannot work; give a whole number, 1 or more"),
-        ("--step-s -2", "step_s = -2.0 cannot work; give a number above 0"),
-        ("--interval 0", "policy.interval = 0 cannot work; give a whole number, 1 or more"),
-        ("--overlap 30", "policy.overlap = 30 cannot work; tau must be below interval (H = 24)"),
-        ("--latency -3ms", "link '-3ms': cannot read '-3ms'"),
-        ("--bandwidth 1Gbit 1Mbit", "bandwidth = 1Gbit 1Mbit cannot work; give a smaller and a larger one"),
-        ("--points 1", "points = 1 cannot work; give 2 to 1000"),
+        ("--params -1", "--params = '-1' cannot work; give a whole number, 1 or more"),
+        ("--params nan", "--params = 'nan' cannot work; give a whole number, 1 or more"),
+        ("--params 1.5", "--params = '1.5' cannot work; give a whole number, 1 or more"),
+        ("--sites 0", "--sites = 0 cannot work; give a whole number, 1 or more"),
+        ("--step-s -2", "--step-s = -2.0 cannot work; give a number above 0"),
+        ("--interval 0", "--interval = 0 cannot work; give a whole number, 1 or more"),
+        ("--overlap 30", "--overlap = 30 cannot work; tau must be below interval (H = 24)"),
+        ("--latency -3ms", "--latency = '-3ms' cannot work; give one or more, like 10ms 100ms"),
+        ("--bandwidth 1Gbit 1Mbit", "--bandwidth = '1Gbit 1Mbit' cannot work; give a smaller and a larger one"),
+        ("--bandwidth 1GB,2GB", "--bandwidth = '1GB,2GB' cannot work; give a smaller and a larger one, like 10Mbit 1Tbit"),
+        ("--latency 10ms,1Gbit", "--latency = '10ms,1Gbit' cannot work; give one or more"),
+        ("--points 1", "--points = 1 cannot work; give 2 to 1000"),
     ],
 )
 def test_bad_input_gets_one_line(capsys, arguments, line):
@@ -269,3 +271,12 @@ def test_each_method_has_its_presets_settings_unless_told(capsys):
     about = json.loads(out)["methods"]
     assert "P = 1, H = 50, tau = 0" in about["diloco"] and "P = 24, H = 50, tau = 2" in about["streaming"]
     assert Policy().codec_up in about["decoupled"]
+
+
+def test_lists_go_by_commas_or_spaces_and_amounts_by_letters(capsys):
+    several = (
+        "--latency 10ms,100ms --bandwidth 1Gbit,10Gbit --params 1B",
+        "--latency 10ms 100ms --bandwidth 1Gbit 10Gbit --params 1e9",
+    )
+    one, other = (run(capsys, "--csv", "--points", "2", *text.split())[1] for text in several)
+    assert one == other and len(one.splitlines()) == 1 + 2 * 2 * 4

@@ -139,16 +139,17 @@ def test_fit_of_its_own_table(capsys, tmp_path):
 
 
 @pytest.mark.parametrize(("arguments", "said"), [
-    ("--learners 0", "learners = '0' cannot work; give whole numbers"),
-    ("--chips 4 --learners 5", "learners = 5 cannot work; give at most one a chip (4)"),
+    ("--learners 0", "--learners = '0' cannot work; give a whole number"),
+    ("--chips 4 --learners 5", "--learners = '5' cannot work; give at most one a chip (4)"),
     ("--chips -5", "chips = '-5'"), ("--chips 1.5", "chips = '1.5'"), ("--chips ,", "chips = ','"),
     ("--chips 2G", "chips = '2G'"),
     ("--chips 1.2.3k", "chips = '1.2.3k'"), ("--mtbi -1y", "mtbi = '-1y' cannot work; give more than 0"),
     ("--mtbi 0", "mtbi = '0' cannot work"), ("--mtbi 3", "mtbi = '3' cannot work"), ("--shrink -1s", "shrink = '-1s'"),
-    ("--mean-return 1fortnight", "mean_return = '1fortnight'"), ("--days 0", "days = 0.0"), ("--days nan", "days = nan"),
+    ("--mean-return 1fortnight", "--mean-return = '1fortnight'"), ("--days 0", "days = 0.0"), ("--days nan", "days = nan"),
     ("--kind soft", "kind = 'soft' cannot work; choose one of rigid, elastic, decoupled"), ("--seeds 0", "seeds = 0"),
     ("--seed -1", "seed = -1"), ("--jobs -1", "jobs = -1"), ("--shape 0", "shape = 0.0"), ("--fit nowhere.csv", "nowhere.csv"),
-    ("--slice-chips 0", "slice_chips = 0"), ("--mtbi 1s", "days = 30.0"),
+    ("--slice-chips 0", "--slice-chips = 0"),
+    ("--mean-return 1e300y", "--mean-return = '1e300y' cannot work; give 0 to 1e+12 seconds"), ("--mtbi 1s", "days = 30.0"),
 ])  # fmt: skip
 def test_bad_input_is_one_clear_line(capsys, arguments, said):
     code, out, err = _run(capsys, *arguments.split())
@@ -160,7 +161,8 @@ def test_bad_input_is_one_clear_line(capsys, arguments, said):
     ("chips,kind\n", "no column 'learners'"), ("chips,learners,kind,goodput\n", "holds no figures"),
     ("chips,learners,kind,goodput\n1k,1,rigid,0.9\n1k,1,rigid,88\n", "line 3: goodput = '88'"),
     ("chips,learners,kind,goodput\n1k,,rigid,0.9\n", "line 2: learners = ''"),
-    ("chips,learners,kind,goodput\n1k,1,soft,0.9\n", "kind = 'soft'"),
+    ("chips,learners,kind,goodput\n1k,1,soft,0.9\n", "given.csv, line 2: kind = 'soft' cannot work; choose one of"),
+    ("chips,learners,kind,goodput\n1k,2k,rigid,0.9\n", "given.csv, line 2: learners = 2000 cannot work; give at most"),
     ("chips,learners,kind,goodput\n1k,1\n", "line 2: goodput = ''"),
 ])  # fmt: skip
 def test_bad_tables(capsys, tmp_path, text, said):
@@ -192,7 +194,7 @@ def test_ctrl_c_ends_it_at_once():
     process, workers = _started()
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (130, "", "")
+    assert (process.returncode, out, err) == (130, "", "skerry: interrupted; nothing of it is kept\n")
     assert not psutil.wait_procs(workers, timeout=30)[1]
 
 

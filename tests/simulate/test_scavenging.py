@@ -121,7 +121,7 @@ def test_a_fleet_that_cannot_be(field, value, allowed):
 def test_more_checkpoints_than_can_be_gone_through_are_an_error():
     with pytest.raises(ConfigError) as error:
         Fleet(checkpoint_s=1e-6)
-    assert "tokens = " in error.value.message and "longer stay_s, window_s, checkpoint_s" in error.value.remedy
+    assert "checkpoint_s = 1e-06" in error.value.message and "checkpoints are too many" in error.value.remedy
 
 
 # ---------------------------------------------------------------------- the command
@@ -147,7 +147,7 @@ def test_the_options_defaults_are_the_fleets():
 
 
 def test_published_stands_beside_the_shares_that_it_has(capsys):
-    _, out, _ = run(capsys, "--json", "--runs", "1", "--published", "--shares", "0.5", "0.7")
+    _, out, _ = run(capsys, "--json", "--runs", "1", "--published", "--shares", "0.5,0.7")
     known, unknown = json.loads(out)["rows"]
     assert (known["published_decoupled"], known["published_data_parallel"]) == PUBLISHED[0.5]
     assert known["off"] < 0.05 and unknown["off"] is None
@@ -164,14 +164,20 @@ def test_out_has_all_three_forms(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ("--shares -1", "share = -1.0 cannot work; give 0 or more"),
-        ("--learners 0", "learners = 0 cannot work; give a whole number, 1 or more"),
-        ("--rate -3", "rate = -3.0 cannot work; give a number above 0"),
-        ("--offered 2", "offered = 2.0 cannot work; give a share, 0 to 1"),
-        ("--tokens 1e22", "tokens = 1e+22 cannot work; 1e+16 s with"),
-        ("--stay=-5min", "stay = '-5min' cannot work; give more than 0 with its unit"),
-        ("--stall 7", "stall = '7' cannot work; give 0 or more with its unit"),
-        ("--runs 0", "runs = 0 cannot work; give 1 to 1000"),
+        ("--shares -1", "--shares = '-1' cannot work; give 0 or more"),
+        ("--learners 0", "--learners = 0 cannot work; give a whole number, 1 or more"),
+        ("--rate -3", "--rate = '-3' cannot work; give a number above 0"),
+        ("--offered 2", "--offered = 2.0 cannot work; give a share, 0 to 1"),
+        ("--tokens 1e22", "--tokens = '1e22' cannot work; 1e+16 s with"),
+        ("--stay=-5min", "--stay = '-5min' cannot work; give more than 0 with its unit"),
+        ("--stall 7", "--stall = '7' cannot work; give 0 or more with its unit"),
+        ("--shares 1,1e6", "--shares = '1,1e6' cannot work; 1e+06 s with"),
+        ("--window 1ms", "--window = '1ms' cannot work; 1e+06 s with"),
+        ("--stay 1ms", "--stay = '1ms' cannot work; 1e+06 s with"),
+        ("--checkpoint 1ms", "--checkpoint = '1ms' cannot work; 1e+06 s with"),
+        ("--extra-learners 100000000", "--extra-learners = 100000000 cannot work; 1e+06 s with"),
+        ("--extra-learners 100000000 --stay 1000000y", "--extra-learners = 100000000 cannot work; 1e+06 s with"),
+        ("--runs 0", "--runs = 0 cannot work; give 1 to 1000"),
     ],
 )
 def test_bad_input_gets_one_line(capsys, arguments, line):

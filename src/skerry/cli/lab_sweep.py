@@ -52,7 +52,14 @@ class SweepCommand:
     The file has a name, seeds = [0, 1, 2], and the tables
       [base]    what all runs have in common: keys as for skerry lab, e.g. method = "diloco", policy.steps = 500
       [grid]    lists of values, every combination of which is run: "policy.outer_lr" = [0.6, 0.8]
-      [[runs]]  single ones, each with a label and keys of its own; every one is run with every combination and seed."""
+      [[runs]]  single ones, each with a label and keys of its own; every one is run with every combination and seed.
+
+    The table has a line a configuration, best first:
+      eval loss     nats per byte on held-out data, mean over the seeds; diverged: no number under one seed or more
+      +-            standard deviation over the seeds
+      to best       eval loss less that of the first line
+      goodput       share of the learners' time in work that was merged, or overwritten by design
+      contributors  mean number of learners in a round"""
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """TOML file that describes the sweep."""

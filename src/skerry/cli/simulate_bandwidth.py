@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
+from skerry.cli.amounts import count, listed
 from skerry.cli.canvas import COLOURS, SMALL, TITLE, canvas, png
+from skerry.cli.complaints import as_typed
 from skerry.cli.options import Maybe, parse
 from skerry.cli.outputs import OutputOptions, emit, table
 from skerry.core.policy import CodecName, Policy
@@ -17,6 +19,7 @@ from skerry.world.links import Link
 
 TARGETS = (50, 80, 90, 95, 99)
 MOST_POINTS = 1000
+UNITS = "like 10Mbit 1Tbit (units: bit, kbit, Mbit, Gbit, Tbit per second)"
 EXAMPLES = """
 skerry simulate bandwidth                                            a model of 12B parameters over eight sites
 skerry simulate bandwidth --params 100e9 --step-s 5 --latency 50ms --out runs/bandwidth
@@ -28,9 +31,18 @@ skerry simulate bandwidth --backward 0.6 --bandwidth 1Gbit 1Tbit     data-parall
 @dataclass(frozen=True, kw_only=True)
 class BandwidthCommand(OutputOptions):
     """Traffic between sites, the share of time computing over the links' bandwidth, and the bandwidth that a share of
-    50 to 99 % needs: for data-parallel, DiLoCo, Streaming DiLoCo and Decoupled DiLoCo. Formulas: docs/simulate.md."""
+    50 to 99 % needs: for data-parallel, DiLoCo, Streaming DiLoCo and Decoupled DiLoCo. Formulas: docs/simulate.md.
 
-    params: float = 12e9  # trainable parameters of the model
+    figures:
+      up_gbit, down_gbit     of a site's link on average, Gbit/s; peak: what falls due in the fullest step, over its time
+      syncer_gbit            the busier direction of all sites together, Gbit/s
+      50% ... 99%            bandwidth of a site's link that such a share of time computing needs, Gbit/s
+      utilisation            time computing (% in the table, a share in JSON and CSV)
+      rounds                 decoupled: those that reach the site (% in the table, a share in JSON and CSV)
+      lag_steps              steps from hand-over to take-over
+      limit                  what keeps the two from being all: bandwidth, latency, or nothing (computing)"""
+
+    params: str = "12B"  # trainable parameters of the model
     step_s: float = 1.0  # seconds of a step's computing
     sites: int = 8  # M: each with one learner
     fragments: Maybe[int] = None  # P of streaming and decoupled; none: each preset's own
@@ -41,8 +53,8 @@ class BandwidthCommand(OutputOptions):
     bits: Maybe[float] = None  # bits a parameter instead of the codecs', to see what a shorter one would bring
     gradient_bits: float = Job.gradient_bits  # of data-parallel's gradients
     backward: float = Job.backward  # share of a step beside which data-parallel's all-reduce runs
-    latency: tuple[str, ...] = ("10ms", "100ms")  # of the links, one way
-    bandwidth: tuple[str, str] = ("10Mbit", "1Tbit")  # of the links, from and to
+    latency: tuple[str, ...] = ("10ms", "100ms")  # of the links, one way; each is reckoned with
+    bandwidth: tuple[str, ...] = ("10Mbit", "1Tbit")  # of the links, from and to
     points: int = 31  # bandwidths between these two, evenly on a logarithmic scale
 
 
@@ -57,12 +69,12 @@ class Named(NamedTuple):
 def main(arguments: list[str]) -> int:
     """The command."""
     command = parse(BandwidthCommand, arguments, command="simulate bandwidth", examples=EXAMPLES)
-    methods, job = compared(command), _job(command)
-    latencies = [Link.parse(text).latency for text in command.latency]
-    if not latencies:
-        raise cannot_work("latency", [], "give at least one, like 100ms")
+    names = {field.name: field.name for field in fields(command)}
+    with as_typed(command, names | {f"policy.{name}": name for name in names}):
+        methods, job, bandwidths = compared(command), _job(command), _bandwidths(command)
+        latencies = _latencies(command)
     rows = [_row(named, latency, bandwidth, job)
-            for latency in latencies for named in methods for bandwidth in _bandwidths(command)]  # fmt: skip
+            for latency in latencies for named in methods for bandwidth in bandwidths]  # fmt: skip
     demand = [_demand(named, job) for named in methods]
     needed = [{"method": named.name, "latency_s": latency,
                **{f"{share}%": named.method.needed(latency, share / 100) / 1e9 for share in TARGETS}}
@@ -90,16 +102,24 @@ def compared(command: BandwidthCommand) -> list[Named]:
 
 
 def _job(command: BandwidthCommand) -> Job:
-    if not 1 <= command.params < 1e18 or command.params % 1:
-        raise cannot_work("params", command.params, "give a whole number, 1 or more, below 1e18")
-    return Job(params=int(command.params), step_s=command.step_s, sites=command.sites, bits=command.bits,
+    return Job(params=count("params", command.params), step_s=command.step_s, sites=command.sites, bits=command.bits,
                gradient_bits=command.gradient_bits, backward=command.backward)  # fmt: skip
 
 
+def _latencies(command: BandwidthCommand) -> list[float]:
+    try:
+        return [Link.parse(text).latency for text in listed("latency", command.latency)]
+    except ConfigError:
+        raise cannot_work("latency", command.latency, "give one or more, like 10ms 100ms (units: us, ms, s)") from None
+
+
 def _bandwidths(command: BandwidthCommand) -> list[float]:
-    first, last = (Link.parse(f"0s,{text}").bandwidth for text in command.bandwidth)
+    try:
+        first, last = (Link.parse(f"0s,{text}").bandwidth for text in listed("bandwidth", command.bandwidth))
+    except (ConfigError, ValueError):  # ValueError: not two
+        first = last = math.inf
     if not first < last < math.inf:
-        raise ConfigError(f"bandwidth = {' '.join(command.bandwidth)} cannot work", remedy="give a smaller and a larger one")
+        raise cannot_work("bandwidth", command.bandwidth, f"give a smaller and a larger one, {UNITS}")
     if not 2 <= command.points <= MOST_POINTS:
         raise cannot_work("points", command.points, f"give 2 to {MOST_POINTS}")
     return [first * (last / first) ** (i / (command.points - 1)) for i in range(command.points)]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from skerry.cli.amounts import counts, listed, seconds
+from skerry.cli.amounts import count, listed, seconds
 from skerry.cli.canvas import COLOURS, SMALL, TITLE, canvas, png
+from skerry.cli.complaints import as_typed
 from skerry.cli.options import Maybe, parse
 from skerry.cli.outputs import OutputOptions, emit, table
 from skerry.cli.progress import Bar
@@ -39,11 +40,17 @@ class GoodputCommand(OutputOptions):
     kinds of job:
       rigid      stops at a failure until every failed slice is back
       elastic    stalls to go on without the slices that fail, and stalls to let them in again
-      decoupled  as many elastic learners as --learners says, that do not wait for each other"""
+      decoupled  as many elastic learners as --learners says, that do not wait for each other
 
-    chips: str = "1.2M"  # how many; several apart by commas: 150k,1.2M
-    learners: str = "8"  # M; several apart by commas; rigid and elastic jobs come to the same for any
-    kind: str = "decoupled"  # rigid, elastic or decoupled; several apart by commas
+    figures (% in the table, shares from 0 to 1 in JSON and CSV; means over the seeds):
+      goodput  of chip time that trained
+      uptime   of time in which some learner trained
+      ±        half the width of the 95 % confidence interval (JSON, CSV: ci, uptime_ci); none with one seed
+      given    with --fit: the file's goodput; residual: goodput less that"""
+
+    chips: tuple[str, ...] = ("1.2M",)  # how many; each is reckoned with: 150k,1.2M
+    learners: tuple[str, ...] = ("8",)  # M; each is reckoned with; rigid and elastic jobs come to the same for any
+    kind: tuple[str, ...] = ("decoupled",)  # rigid, elastic, decoupled; each is reckoned with
     mtbi: str = "1y"  # mean time between interruptions of one chip
     days: float = Job.days  # how long each run is
     seeds: int = 5  # runs of each; one gives no confidence interval
@@ -66,16 +73,25 @@ class GoodputCommand(OutputOptions):
 def main(arguments: list[str]) -> int:
     """The command."""
     command = parse(GoodputCommand, arguments, command="simulate goodput", examples=EXAMPLES)
+    with as_typed(command, {field.name: field.name for field in fields(command)}):
+        seeds = _seeds(command)
+        jobs = grid(command) if command.fit is None else [base(command)]
+    with Pool(command.jobs or os.cpu_count() or 1) as pool:
+        if command.fit is None:
+            _grid(command, jobs, seeds, pool)
+        else:
+            _fit(command, targets(command.fit), jobs[0], seeds, pool)
+    return 0
+
+
+def _seeds(command: GoodputCommand) -> range:
     if not 1 <= command.seeds <= MOST_SEEDS:
         raise cannot_work("seeds", command.seeds, f"give 1 to {MOST_SEEDS}")
     if not 0 <= command.seed < 2**63:
         raise cannot_work("seed", command.seed, "give a whole number, 0 or more, below 2**63")
     if command.jobs < 0:
         raise cannot_work("jobs", command.jobs, "give 0 (one a core) or more")
-    seeds = range(command.seed, command.seed + command.seeds)
-    with Pool(command.jobs or os.cpu_count() or 1) as pool:
-        (_grid if command.fit is None else _fit)(command, seeds, pool)
-    return 0
+    return range(command.seed, command.seed + command.seeds)
 
 
 def base(command: GoodputCommand) -> Job:
@@ -91,12 +107,11 @@ def base(command: GoodputCommand) -> Job:
 def grid(command: GoodputCommand) -> list[Job]:
     """Every job that is asked for, checked before any is followed."""
     common, kinds = base(command), listed("kind", command.kind)
-    chips, learners = counts("chips", command.chips), counts("learners", command.learners)
+    chips, learners = ([count(name, one) for one in listed(name, getattr(command, name))] for name in ("chips", "learners"))
     return [replace(common, chips=n, learners=m, kind=kind) for n in chips for kind in kinds for m in learners]
 
 
-def _grid(command: GoodputCommand, seeds: range, pool: Pool) -> None:
-    jobs = grid(command)
+def _grid(command: GoodputCommand, jobs: list[Job], seeds: range, pool: Pool) -> None:
     with Bar("following failures", work(jobs, seeds)) as bar:
         found = reckon(jobs, seeds, pool, bar.advance)
     rows = [_row(job, figures) for job, figures in zip(jobs, found, strict=True)]
@@ -189,16 +204,15 @@ def _target(line: dict[str, Any], where: str) -> Target:
     if not 0 < goodput <= 1:
         raise ConfigError(f"{where}goodput = {values['goodput']!r} cannot work",
                           remedy="give a share above 0, at most 1, like 0.88")  # fmt: skip
-    sizes = [counts(f"{where}{name}", values[name]) for name in ("chips", "learners")]
-    if max(map(len, sizes)) > 1:
-        raise ConfigError(f"{where}several sizes", remedy="give each a line of its own")
-    job = Job(chips=sizes[0][0], learners=sizes[1][0], kind=values["kind"])  # type: ignore[arg-type]
+    chips, learners = (count(f"{where}{name}", values[name]) for name in ("chips", "learners"))
+    try:
+        job = Job(chips=chips, learners=learners, kind=values["kind"])  # type: ignore[arg-type]
+    except ConfigError as error:
+        raise ConfigError(f"{where}{error.message}", remedy=error.remedy) from error
     return Target(chips=job.chips, learners=job.learners, kind=job.kind, goodput=goodput)
 
 
-def _fit(command: GoodputCommand, seeds: range, pool: Pool) -> None:
-    assert command.fit is not None
-    given, start = targets(command.fit), base(command)
+def _fit(command: GoodputCommand, given: list[Target], start: Job, seeds: range, pool: Pool) -> None:
     for target in given:  # checked before any is followed
         replace(start, chips=target.chips, learners=target.learners, kind=target.kind)
     with Bar("fitting") as bar:
@@ -223,7 +237,8 @@ def _fit_text(result: Fit, rows: list[dict[str, Any]], more: dict[str, Any]) -> 
               "residual": f"{100 * row['residual']:+.1f}"} for row in rows]  # fmt: skip
     flags = " ".join(f"--{name.replace('_', '-')} {value:.4g}s" for name, value in result.times.items())
     unsure = f"\nundetermined by these figures: {', '.join(result.undetermined)}" if result.undetermined else ""
-    return (f"{table(shown)}\n\nmean error {100 * more['mean_error']:.2f} points, worst {100 * more['worst_error']:.2f}\n"
+    return (f"given, goodput and residual in %:\n{table(shown)}\n\n"
+            f"mean error {100 * more['mean_error']:.2f} points, worst {100 * more['worst_error']:.2f}\n"
             f"fitted: {flags}{unsure}")  # fmt: skip
 
 

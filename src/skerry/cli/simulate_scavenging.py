@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from statistics import fmean
 from typing import Any
 
-from skerry.cli.amounts import seconds
+from skerry.cli.amounts import listed, number, seconds
 from skerry.cli.canvas import COLOURS, SMALL, TITLE, canvas, png
+from skerry.cli.complaints import as_typed
 from skerry.cli.options import Maybe, parse
 from skerry.cli.outputs import OutputOptions, emit, table
 from skerry.cli.progress import shown
@@ -15,6 +16,7 @@ from skerry.errors import cannot_work
 from skerry.simulate.scavenging import PUBLISHED, Clock, Fleet, Outcome, decoupled, elastic
 
 MOST_RUNS = 1000
+TIMES = ("window", "stay", "join", "stall", "checkpoint")
 EXAMPLES = """
 skerry simulate scavenging                                                eight learners, and from 25 to 300 % extra compute
 skerry simulate scavenging --published                                    beside the published figures
@@ -26,12 +28,19 @@ skerry simulate scavenging --stay 10min --checkpoint 0                    gone a
 @dataclass(frozen=True, kw_only=True)
 class ScavengingCommand(OutputOptions):
     """Time to a token budget with extra learners that come and go, relative to none: decoupled, and data-parallel that
-    stalls to reconfigure. What is assumed, and how it was fitted to the published figures: docs/simulate.md."""
+    stalls to reconfigure. What is assumed, and how it was fitted to the published figures: docs/simulate.md.
 
-    tokens: float = Fleet.tokens  # the budget
-    rate: float = Fleet.rate  # tokens a second of one learner
+    figures (means over --runs seeds):
+      share                     extra compute on offer, relative to that of the learners that are always there
+      decoupled, data_parallel  time to the budget, relative to that without extra learners; ..._h: hours
+      spread                    of the seeds, largest less smallest, relative as above; whichever kind's is more
+      changes, stalled          data-parallel: times that it reconfigured; share of its time that it stood still
+      off                       with --published: how far from the published figures, as a share; whichever is more"""
+
+    tokens: str = "1T"  # the budget
+    rate: str = "125k"  # tokens a second of one learner
     learners: int = Fleet.learners  # M: always there
-    shares: tuple[float, ...] = tuple(PUBLISHED)  # extra compute on offer, relative to theirs
+    shares: tuple[str, ...] = tuple(f"{share:g}" for share in PUBLISHED)  # extra compute on offer, relative to theirs
     extra_learners: Maybe[int] = Fleet.extra_learners  # in which it comes; none: as large as the others
     efficiency: float = Fleet.efficiency  # how much of an extra learner's compute becomes progress
     offered: float = Fleet.offered  # share of a cycle in which the extra learners are on offer
@@ -49,18 +58,18 @@ class ScavengingCommand(OutputOptions):
 def main(arguments: list[str]) -> int:
     """The command."""
     command = parse(ScavengingCommand, arguments, command="simulate scavenging", examples=EXAMPLES)
-    if not 1 <= command.runs <= MOST_RUNS:
-        raise cannot_work("runs", command.runs, f"give 1 to {MOST_RUNS}")
-    if not command.shares:
-        raise cannot_work("shares", [], "give at least one, like 0.5")
-    fleets = [fleet_of(command, share) for share in command.shares]
+    names = {field.name: field.name for field in fields(command)} | {"share": "shares"}
+    with as_typed(command, names | {f"{name}_s": name for name in TIMES}):
+        if not 1 <= command.runs <= MOST_RUNS:
+            raise cannot_work("runs", command.runs, f"give 1 to {MOST_RUNS}")
+        fleets = [fleet_of(command, number("shares", share)) for share in listed("shares", command.shares)]
     jobs = [(fleet, seed) for fleet in fleets for seed in range(command.seed, command.seed + command.runs)]
     outcomes: dict[float, list[tuple[Outcome, Outcome]]] = {}
     for fleet, seed in shown(jobs, "training with extra learners"):
         one = replace(fleet, seed=seed)
         outcomes.setdefault(fleet.share, []).append((decoupled(one), elastic(one)))
     rows = [_row(fleet, outcomes[fleet.share], published=command.published) for fleet in fleets]
-    about = f"{fleets[0].learners} learners alone need {fleets[0].base_s / 3600:,.1f} h for {command.tokens:.3g} tokens"
+    about = f"{fleets[0].learners} learners alone need {fleets[0].base_s / 3600:,.1f} h for {command.tokens} tokens"
     emit(command, "scavenging", rows, text=f"{about}; time relative to that:\n{table(rows)}", more={"about": about},
          draw=lambda: _picture(about, rows))  # fmt: skip
     return 0
@@ -68,10 +77,10 @@ def main(arguments: list[str]) -> int:
 
 def fleet_of(command: ScavengingCommand, share: float) -> Fleet:
     """Raises ConfigError for what cannot work, before anything is simulated."""
-    names = ("tokens", "rate", "learners", "extra_learners", "efficiency", "offered", "clock", "seed")
-    times = {f"{name}_s": seconds(name, getattr(command, name), zero=name not in ("window", "stay"))
-             for name in ("window", "stay", "join", "stall", "checkpoint")}  # fmt: skip
-    return Fleet(share=share, **times, **{name: getattr(command, name) for name in names})
+    names = ("learners", "extra_learners", "efficiency", "offered", "clock", "seed")
+    times = {f"{name}_s": seconds(name, getattr(command, name), zero=name not in ("window", "stay")) for name in TIMES}
+    return Fleet(share=share, tokens=number("tokens", command.tokens), rate=number("rate", command.rate), **times,
+                 **{name: getattr(command, name) for name in names})  # fmt: skip
 
 
 def _row(fleet: Fleet, outcomes: list[tuple[Outcome, Outcome]], *, published: bool) -> dict[str, Any]:

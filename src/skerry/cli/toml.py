@@ -18,6 +18,7 @@ import tomli_w
 from skerry.errors import ConfigError, StorageError
 
 T = TypeVar("T")
+_WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: 'text in "quotes"', Path: 'a path in "quotes"'}
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -91,8 +92,15 @@ def _converted(value: Any, hint: Any, where: str) -> Any:
         if get_origin(hint) is Literal:
             raise ConfigError(f"{where} = {value!r} is none that there is",
                               remedy=f"choose one of {', '.join(map(repr, get_args(hint)))}") from error  # fmt: skip
-        raise ConfigError(f"{where} = {value!r} has the wrong type: {error}",
-                          remedy="docs/configuration.md has the types") from error  # fmt: skip
+        raise ConfigError(f"{where} = {value!r} has the wrong type", remedy=f"give {_wanted(hint)}") from error
+
+
+def _wanted(hint: Any) -> str:
+    """A type in a reader's words."""
+    parts = [part for part in get_args(hint) if part not in (type(None), Ellipsis)]
+    if get_origin(hint) in (tuple, list):
+        return f"a list, each of it {_wanted(parts[0])}"
+    return " or ".join(map(_wanted, parts)) or _WANTED.get(hint, "another")
 
 
 def _path(kind: type, value: Any) -> Any:

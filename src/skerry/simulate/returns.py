@@ -19,6 +19,8 @@ from skerry.errors import cannot_work
 
 Law = Literal["constant", "exponential", "weibull"]
 Array = NDArray[np.float64]
+LONGEST = 1e12
+"""Seconds of a mean: beyond, single delays leave the range of numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +35,8 @@ class Returns:
     def __post_init__(self) -> None:
         if self.law not in get_args(Law):
             raise cannot_work("law", self.law, f"choose one of {', '.join(get_args(Law))}")
-        if not 0 <= self.mean < math.inf:
-            raise cannot_work("mean_return", self.mean, "give 0 or more seconds")
+        if not 0 <= self.mean <= LONGEST:
+            raise cannot_work("mean_return", self.mean, f"give 0 to {LONGEST:g} seconds")
         for name in ("shape", "power"):
             if not 0.05 <= getattr(self, name) <= 100:
                 raise cannot_work(name, getattr(self, name), "give 0.05 to 100")

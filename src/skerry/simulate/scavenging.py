@@ -66,12 +66,20 @@ class Fleet:
             raise cannot_work("clock", self.clock, f"choose one of {', '.join(get_args(Clock))}")
         if not isinstance(self.seed, int) or self.seed < 0:
             raise cannot_work("seed", self.seed, "give a whole number, 0 or more")
-        events = self.base_s * (2 * self.extras / self.stay_s + 2 / self.window_s)
-        events += self.base_s / self.checkpoint_s if self.checkpoint_s else 0.0
+        cycles, checkpoints = self.base_s / self.window_s, self.base_s / self.checkpoint_s if self.checkpoint_s else 0.0
+        events = 2 * self.extras * self.base_s / self.stay_s + (cycles + 1) * (2 + self.extras) + checkpoints
         if events > MOST_EVENTS:
+            name = self._farthest()
             reason = f"{self.base_s:.3g} s with {events:.2g} comings, goings and checkpoints are too many to go through"
-            allowed = f"(at most {MOST_EVENTS:,}): give fewer, or longer stay_s, window_s, checkpoint_s"
-            raise cannot_work("tokens", self.tokens, f"{reason} {allowed}")
+            raise cannot_work(name, getattr(self, name), f"{reason} (at most {MOST_EVENTS:,})")
+
+    def _farthest(self) -> str:
+        """Of what makes for many events, that which is farthest from its default."""
+        more = {name: getattr(self, name) / getattr(Fleet, name) for name in ("tokens", "share")}
+        more["extra_learners"] = (self.extra_learners or 0) / Fleet.learners
+        less = {name: getattr(Fleet, name) / (getattr(self, name) or math.inf)
+                for name in ("rate", "learners", "stay_s", "window_s", "checkpoint_s")}  # fmt: skip
+        return max((found := more | less), key=lambda name: found[name])
 
     @property
     def base_s(self) -> float:
