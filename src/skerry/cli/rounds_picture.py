@@ -67,12 +67,15 @@ def _busiest(panel: Any, results: dict[str, RoundsResult], world: World) -> None
 
 
 def _traffic(panel: Any, rates: dict[str, Any], results: dict[str, RoundsResult]) -> None:
-    """Lines over time. What stands out at the start and the end is cut off and told in words, so that the rest can be seen."""
+    """Lines over time, thinner ones on thicker ones. What stands out at start and end is cut off and told in words, so that the
+    rest can be seen."""
     top = max(1.6 * float(np.quantile(rate, 0.9)) for rate in rates.values())
-    for (name, rate), result, colour in zip(rates.items(), results.values(), COLOURS, strict=False):
+    for place, ((name, rate), result) in enumerate(zip(rates.items(), results.values(), strict=True)):
         peak = float(rate.max())
         label = name + (f" (up to {peak:.3g})" if peak > top > 0 else "")
-        panel.stairs(rate, [0.0, *result.traffic.times], color=colour, linewidth=1, label=label, baseline=None)
+        panel.stairs(
+            rate, [0.0, *result.traffic.times], color=COLOURS[place], linewidth=2.4 - 0.8 * place, label=label, baseline=None
+        )
     panel.set_xlabel("seconds")
     panel.set_ylim(0, top or None)
     panel.legend(**SMALL, loc="upper center", bbox_to_anchor=(0.5, -0.12))

@@ -148,6 +148,7 @@ class Hub:
         self._model = model
         self._watch = watch
         self._by_tokens = policy.tokens > 0  # learners without a quorum come nearer to such a budget, too
+        self._tokens = 0
         self._steps = [0] * policy.fragments  # of each fragment, the step of the round that made its version
         self._down = [get_codec(policy.codec_down).nbytes(size) for size in layout.sizes]
         self._due: float | None = None
@@ -197,11 +198,13 @@ class Hub:
 
     def _feed(self, event: SyncerEvent, line: Line | None = None, body: Body = None) -> None:
         core, now = self.core, self.queue.now
-        step, tokens = core.step, core.ledger.tokens
+        step = core.step
         for action in core.handle(now, event):
             self._do[type(action)](action, line, body)
-        if core.step > step or (self._by_tokens and core.ledger.tokens > tokens):
+        if core.step > step:
             self.moved_at = now
+        elif self._by_tokens and core.ledger.tokens > self._tokens:
+            self.moved_at, self._tokens = now, core.ledger.tokens
         due = core.deadline()
         if due != self._due:
             self._due = due

@@ -58,23 +58,23 @@ class Link:
 class Pipe:
     """One direction of a link: bodies leave one after the other, and count as they leave. `free`: when all have left."""
 
-    __slots__ = ("_link", "_taken", "free")
+    __slots__ = ("_bandwidth", "_taken", "free")
 
     def __init__(self, link: Link) -> None:
         self.free = 0.0
-        self._link = link
+        self._bandwidth = link.bandwidth
         self._taken = 0
 
     def send(self, now: float, nbytes: int) -> float:
         """A body is to leave, after those before it; gives when it has left whole."""
-        self.free = max(now, self.free) + self._link.seconds(nbytes)
+        self.free = max(now, self.free) + 8 * nbytes / self._bandwidth
         self._taken += nbytes
         return self.free
 
     def sent(self, now: float) -> int:
         """Bytes that have left by now."""
         behind = self.free - now
-        return self._taken - round(behind * self._link.bandwidth / 8) if behind > 0 else self._taken
+        return self._taken - round(behind * self._bandwidth / 8) if behind > 0 else self._taken
 
     def cut(self, now: float) -> None:
         """Whatever has not left never will."""
