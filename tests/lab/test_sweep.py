@@ -319,3 +319,12 @@ def test_two_numeric_axes_are_a_heat_map():
 def _width(png: bytes) -> int:
     assert png[:4] == b"\x89PNG"
     return int.from_bytes(png[16:20], "big")
+
+
+def test_a_run_that_diverged_does_not_flatten_the_others(monkeypatch):
+    from skerry.cli import lab_picture
+
+    limits = []
+    monkeypatch.setattr(lab_picture, "png", lambda figure: limits.extend(figure.axes[0].get_ylim()))
+    lab_picture.draw(_sweep('name = "x"'), [_outcome("a", 0, 2.0), _outcome("b", 0, 3.0), _outcome("c", 0, 1e9)])
+    assert 1.9 < limits[0] < 2.0 and 5.0 < limits[1] < 7.0

@@ -253,10 +253,10 @@ def test_out_has_all_three_forms(capsys, tmp_path):
         ("--step-s -2", "--step-s = -2.0 cannot work; give a number above 0"),
         ("--interval 0", "--interval = 0 cannot work; give a whole number, 1 or more"),
         ("--overlap 30", "--overlap = 30 cannot work; tau must be below interval (H = 24)"),
-        ("--latency -3ms", "--latency = '-3ms' cannot work; give one or more, like 10ms 100ms"),
+        ("--latency -3ms", "--latency = '-3ms' cannot work; give 1 to 8, like 10ms 100ms"),
         ("--bandwidth 1Gbit 1Mbit", "--bandwidth = '1Gbit 1Mbit' cannot work; give a smaller and a larger one"),
         ("--bandwidth 1GB,2GB", "--bandwidth = '1GB,2GB' cannot work; give a smaller and a larger one, like 10Mbit 1Tbit"),
-        ("--latency 10ms,1Gbit", "--latency = '10ms,1Gbit' cannot work; give one or more"),
+        ("--latency 10ms,1Gbit", "--latency = '10ms,1Gbit' cannot work; give 1 to 8, like"),
         ("--points 1", "--points = 1 cannot work; give 2 to 1000"),
     ],
 )
@@ -280,3 +280,22 @@ def test_lists_go_by_commas_or_spaces_and_amounts_by_letters(capsys):
     )
     one, other = (run(capsys, "--csv", "--points", "2", *text.split())[1] for text in several)
     assert one == other and len(one.splitlines()) == 1 + 2 * 2 * 4
+
+
+def test_a_picture_has_every_latency():
+    latencies = [f"{i}ms" for i in range(1, 9)]
+    figure = []
+    from skerry.cli import simulate_bandwidth as command
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "png", lambda drawn: figure.append(drawn) or b"")
+        patch.setattr(command, "emit", lambda *_, draw, **__: draw())
+        command.main(["--points", "2", "--latency", *latencies])
+    shown = {text.get_text() for axes in figure[0].axes for text in axes.get_legend().get_texts()}
+    assert {f"{i} ms" for i in range(1, 9)} <= shown
+    assert len([line for line in figure[0].axes[1].lines if len(line.get_xdata()) == 2]) >= 4 * 8
+
+
+def test_more_latencies_than_a_picture_can_tell_apart_are_refused(capsys):
+    code, _, err = run(capsys, "--latency", ",".join(f"{i}ms" for i in range(1, 10)))
+    assert code == 2 and "give 1 to 8" in err

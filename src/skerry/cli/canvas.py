@@ -33,6 +33,20 @@ def canvas(title: str, panels: int = 1, size: tuple[float, float] = (10, 5),
     return figure, axes
 
 
+def shades(count: int) -> list[Any]:
+    """So many colours in an order of their own, from dark to light: for what differs by a number."""
+    from matplotlib import colormaps
+
+    return [colormaps["viridis"](0.9 * i / max(1, count - 1)) for i in range(count)]
+
+
+def log_ticks(axis: Any, low: float, high: float, most: int = 7, form: str = "{:.2f}") -> None:
+    """At most so many labels on a logarithmic axis that is short, where powers of ten are too few and all else too many."""
+    ticks = [low * (high / low) ** (i / (most - 1)) for i in range(most)] if low < high else [low]
+    axis.set_ticks(ticks, [form.format(tick) for tick in ticks])
+    axis.set_ticks([], minor=True)
+
+
 def png(figure: Any) -> bytes:
     """The finished picture."""
     image = io.BytesIO()

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
 
-from skerry.cli.canvas import COLOURS, SMALL, TITLE, canvas, png
+from skerry.cli.canvas import COLOURS, SMALL, TITLE, canvas, log_ticks, png, shades
 from skerry.lab.sweep import Sweep
 from skerry.lab.table import Outcome, groups
 
 LEGEND = 24
+ROOM = 1.2
+"""How far above the middle configuration's highest loss the picture reaches."""
 
 
 def draw(sweep: Sweep, outcomes: Sequence[Outcome]) -> bytes:
@@ -40,26 +42,29 @@ def _axes(sweep: Sweep) -> tuple[str, str] | None:
 
 
 def _curves(axes: Any, outcomes: Sequence[Outcome]) -> None:
-    from matplotlib import colormaps
-
     found = groups(outcomes)
     order = sorted(found, key=lambda label: fmean(one.loss for one in found[label]))  # best first, as in the table
-    shades = colormaps["viridis"](np.linspace(0, 0.95, len(order)))
-    for place, label in enumerate(order):
-        colour = COLOURS[place] if len(order) <= len(COLOURS) else shades[place]
+    colours = COLOURS if len(order) <= len(COLOURS) else shades(len(order))
+    highest, lowest = [], math.inf
+    for place, (label, colour) in enumerate(zip(order, colours, strict=False)):
         tokens, losses = _band([one.result["eval_curve"] for one in found[label]])
         mean = losses.mean(axis=0)
+        highest.append(np.nanmax(losses, initial=0.0))
+        lowest = min(lowest, np.nanmin(losses, initial=math.inf))
         axes.plot(tokens / 1e6, mean, color=colour, linewidth=1.5, marker="o", markersize=2.5,
                   label=f"{label}  {mean[-1]:.3f}" if place < LEGEND else None)  # fmt: skip
         if len(losses) > 1:
             axes.fill_between(tokens / 1e6, losses.min(axis=0), losses.max(axis=0), color=colour, alpha=0.15, linewidth=0)
     band = "; mean and range over the seeds" if max(map(len, found.values())) > 1 else ""
-    axes.set_title(f"Loss of the global model on held-out data{band}", **TITLE)
+    top = ROOM * median(highest)  # of one that diverged, the rest of the curves would be flat
+    cut = "; what goes higher is cut off" if max(highest) > top else ""
+    axes.set_title(f"Loss of the global model on held-out data{band}{cut}", **TITLE)
     axes.set_xlabel("million tokens processed by all learners")
     axes.set_ylabel("nats per byte")
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter("{x:.2f}")
-    axes.yaxis.set_minor_formatter("{x:.2f}")
+    if 0 < lowest < top:
+        axes.set_ylim(lowest / 1.02, min(top, 1.02 * max(highest)))
+        log_ticks(axes.yaxis, *axes.get_ylim())
     axes.legend(title=None if len(order) <= LEGEND else f"the best {LEGEND} of {len(order)}", title_fontsize=8, **SMALL)
 
 

@@ -19,6 +19,7 @@ from skerry.world.links import Link
 
 TARGETS = (50, 80, 90, 95, 99)
 MOST_POINTS = 1000
+DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (9, 2)), (0, (1, 4)), (0, (5, 1, 1, 1, 1, 1)), (0, (9, 2, 1, 2)))
 UNITS = "like 10Mbit 1Tbit (units: bit, kbit, Mbit, Gbit, Tbit per second)"
 EXAMPLES = """
 skerry simulate bandwidth                                            a model of 12B parameters over eight sites
@@ -108,9 +109,12 @@ def _job(command: BandwidthCommand) -> Job:
 
 def _latencies(command: BandwidthCommand) -> list[float]:
     try:
-        return [Link.parse(text).latency for text in listed("latency", command.latency)]
+        found = [Link.parse(text).latency for text in listed("latency", command.latency)]
     except ConfigError:
-        raise cannot_work("latency", command.latency, "give one or more, like 10ms 100ms (units: us, ms, s)") from None
+        found = []
+    if not 1 <= len(found) <= len(DASHES):
+        raise cannot_work("latency", command.latency, f"give 1 to {len(DASHES)}, like 10ms 100ms (units: us, ms, s)")
+    return found
 
 
 def _bandwidths(command: BandwidthCommand) -> list[float]:
@@ -171,21 +175,24 @@ def _picture(about: str, rows: list[dict[str, Any]], demand: list[dict[str, Any]
     names = [line["method"] for line in demand]
     latencies = sorted({row["latency_s"] for row in rows})
     for name, colour in zip(names, COLOURS, strict=False):
-        for latency, dashes in zip(latencies, ("-", "--", ":", "-."), strict=False):
+        left.plot([], [], color=colour, label=name)
+        for i, latency in enumerate(latencies):
+            line: dict[str, Any] = {"color": colour, "linestyle": DASHES[i]}
             own = [row for row in rows if row["method"] == name and row["latency_s"] == latency]
             over = [row["bandwidth_gbit"] for row in own]
-            label = f"{name}, {1000 * latency:g} ms"
-            left.loglog(over, [100 * row["utilisation"] for row in own], dashes, color=colour, label=label)
-            right.loglog(over, [max(row["up_gbit"], row["down_gbit"]) for row in own], dashes, color=colour, label=label)
+            left.loglog(over, [100 * row["utilisation"] for row in own], **line)
+            right.loglog(over, [max(row["up_gbit"], row["down_gbit"]) for row in own], **line)
             if name == "decoupled":
-                left.loglog(over, [100 * row["rounds"] for row in own], dashes, color=colour, linewidth=0.8, alpha=0.6,
-                            label=f"its rounds, {1000 * latency:g} ms")  # fmt: skip
+                left.loglog(over, [100 * row["rounds"] for row in own], linewidth=0.8, alpha=0.6, **line)
         right.axhline(max(demand[names.index(name)][key] for key in ("peak_up_gbit", "peak_down_gbit")) or math.nan,
                       color=colour, linewidth=0.8, alpha=0.6, linestyle=(0, (1, 3)))  # fmt: skip
     left.set_title("Share of time computing, and of decoupled's rounds that are carried, %", **TITLE)
     left.set_ylim(bottom=1)
     right.set_title("Traffic of a site, busier direction: average; dotted: its peak unhindered, Gbit/s", **TITLE)
-    for axes in (left, right):
+    left.plot([], [], color=COLOURS[names.index("decoupled")], linewidth=0.8, alpha=0.6, label="decoupled's rounds")
+    for i, latency in enumerate(latencies):
+        right.plot([], [], color="#7f7f7f", linestyle=DASHES[i], label=f"{1000 * latency:g} ms")
+    for axes, title in ((left, "method"), (right, "latency")):
         axes.set_xlabel("bandwidth of a site's link, Gbit/s")
-        axes.legend(**SMALL)
+        axes.legend(title=title, title_fontsize=8, **SMALL)
     return png(figure)

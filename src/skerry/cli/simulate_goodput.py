@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from skerry.cli.amounts import count, listed, seconds
-from skerry.cli.canvas import COLOURS, SMALL, TITLE, canvas, png
+from skerry.cli.canvas import SMALL, TITLE, canvas, png, shades
 from skerry.cli.complaints import as_typed
 from skerry.cli.options import Maybe, parse
 from skerry.cli.outputs import OutputOptions, emit, table
@@ -23,6 +24,11 @@ from skerry.simulate.pool import Pool
 from skerry.simulate.returns import Law, Returns
 
 MOST_SEEDS = 1000
+MOST_TICKS = 8
+FIXED: dict[str, dict[str, Any]] = {
+    "rigid": {"color": "#d55e00", "marker": "s", "markersize": 3.5, "linestyle": "--", "capsize": 2},
+    "elastic": {"color": "#e69f00", "linewidth": 7, "alpha": 0.4},
+}
 COLUMNS = ("chips", "learners", "kind", "goodput")
 EXAMPLES = """
 skerry simulate goodput                                                       1.2M chips in eight learners
@@ -159,22 +165,35 @@ def _text(about: str, rows: list[dict[str, Any]]) -> str:
 def _picture(about: str, rows: list[dict[str, Any]]) -> bytes:
     figure, panels = canvas("Goodput and uptime of a fleet whose chips fail", panels=2, size=(12, 5))
     for axes, value, ci in zip(panels, ("goodput", "uptime"), ("ci", "uptime_ci"), strict=True):
-        for i, name in enumerate(dict.fromkeys(map(_name, rows))):
+        for name, style in _styles(rows).items():
             own = list({row["chips"]: row for row in rows if _name(row) == name}.values())
             own.sort(key=lambda row: row["chips"])
             axes.errorbar([row["chips"] for row in own], [100 * row[value] for row in own],
-                          yerr=[100 * (row[ci] or 0) for row in own], capsize=2, marker="o", markersize=3.5,
-                          color=COLOURS[i % len(COLOURS)], label=name)  # fmt: skip
-        sizes = sorted({row["chips"] for row in rows})
-        axes.set_xscale("log")
-        axes.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=30, minor=False)
-        axes.minorticks_off()
-        axes.set_xlabel("chips")
-        axes.set_ylim(0, 102)
+                          yerr=[100 * (row[ci] or 0) for row in own], label=name, **style)  # fmt: skip
+        _chips_across(axes, rows)
     panels[0].set_title(f"Goodput, %: {about}", fontsize=8, loc="left")
     panels[1].set_title("Uptime, %: some learner trains", **TITLE)
     panels[0].legend(**SMALL)
     return png(figure)
+
+
+def _styles(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """How each job is drawn: decoupled ones by shade, from few learners to many; elastic wide and pale, since it is M = 1."""
+    names = list(dict.fromkeys(map(_name, sorted(rows, key=lambda row: (row["kind"] == "decoupled", row["learners"])))))
+    many = [name for name in names if name not in FIXED]
+    own = {name: {"color": shade, "marker": "o", "markersize": 3.5, "capsize": 2}
+           for name, shade in zip(many, shades(len(many)), strict=True)}  # fmt: skip
+    return {name: FIXED.get(name) or own[name] for name in names}
+
+
+def _chips_across(axes: Any, rows: list[dict[str, Any]]) -> None:
+    sizes = sorted({row["chips"] for row in rows})
+    apart = sizes[:: math.ceil(len(sizes) / MOST_TICKS)]
+    axes.set_xscale("log")
+    axes.set_xticks(apart, [f"{size / 1e6:.4g}M" if size >= 1e6 else f"{size / 1e3:.4g}k" for size in apart])
+    axes.minorticks_off()
+    axes.set_xlabel("chips")
+    axes.set_ylim(0, 102)
 
 
 def targets(path: Path) -> list[Target]:
@@ -244,15 +263,13 @@ def _fit_text(result: Fit, rows: list[dict[str, Any]], more: dict[str, Any]) -> 
 
 def _fit_picture(rows: list[dict[str, Any]]) -> bytes:
     figure, (axes,) = canvas("Goodput: given (crosses) and fitted (lines)", size=(8, 5))
-    for i, name in enumerate(dict.fromkeys(map(_name, rows))):
+    for name, style in _styles(rows).items():
         own = sorted((row for row in rows if _name(row) == name), key=lambda row: row["chips"])
-        colour = COLOURS[i % len(COLOURS)]
+        colour = style["color"]
         chips = [row["chips"] for row in own]
         axes.plot(chips, [100 * row["goodput"] for row in own], "o-", markersize=3, color=colour, label=name)
         axes.plot(chips, [100 * row["given"] for row in own], "x", markersize=9, color=colour)
-    axes.set_xscale("log")
-    axes.set_xlabel("chips")
+    _chips_across(axes, rows)
     axes.set_ylabel("goodput, %")
-    axes.set_ylim(0, 102)
     axes.legend(**SMALL)
     return png(figure)
