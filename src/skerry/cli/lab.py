@@ -18,8 +18,9 @@ from typing import Annotated, Any
 
 import tyro
 
+from skerry.cli.complaints import as_typed
 from skerry.cli.lab_checks import check
-from skerry.cli.lab_tree import DATA_PARALLEL, LabConfig, Method, Tables, load, nested, resolved
+from skerry.cli.lab_tree import DATA_PARALLEL, SHORT, LabConfig, Method, Tables, load, nested, resolved
 from skerry.cli.options import Maybe, hint, parse
 from skerry.cli.outputs import cell, finite
 from skerry.cli.progress import Bar
@@ -38,6 +39,12 @@ skerry lab sweep sweep.toml --out runs/lab                       many runs; sker
 """
 FAULTS = 4
 """So many are named; of more, their number."""
+FLAGS = {
+    "method": "method", "seed": "seed", "evals": "evals", "policy.steps": "steps", "recipe.model": "model", "recipe.lr": "lr",
+    "recipe.data": "data", "world.learners": "learners", "world.step_s": "step_time", "world.speeds": "speeds",
+    "world.jitter": "jitter", "world.link": "link", "world.faults": "faults", "world.fault_rate": "fault_rate",
+}  # fmt: skip
+"""Keys of the tree that have an option of their own."""
 REACHED = Callable[[float, int, float], None]
 """Told the share done, the step and the virtual time."""
 
@@ -101,17 +108,13 @@ def main(arguments: list[str]) -> int:
 
 def read_config(command: LabCommand) -> LabConfig:
     """The command line over the file it names."""
-    flags = {
-        "method": command.method, "seed": command.seed, "evals": command.evals,
-        "policy.steps": command.steps, "recipe.model": command.model, "recipe.lr": command.lr,
-        "recipe.data": command.data, "world.learners": command.learners, "world.step_s": command.step_time,
-        "world.speeds": None if command.speeds is None else speeds_of(command.speeds), "world.jitter": command.jitter,
-        "world.link": command.link, "world.faults": command.faults, "world.fault_rate": command.fault_rate,
-    }  # fmt: skip
-    given = {name: value for name, value in flags.items() if value is not None}
-    given.update(map(assignment, command.set))
+    given = {key: value for key, option in FLAGS.items() if (value := getattr(command, option)) is not None}
+    if command.speeds is not None:
+        given["world.speeds"] = speeds_of(command.speeds)
+    over = {SHORT.get(key, key): value for key, value in map(assignment, command.set)}
     layers = [(str(command.config), read(command.config))] if command.config else []
-    return load([*layers, ("--set" if command.set else "skerry lab", nested(given))])
+    with as_typed(command, {key: FLAGS[key] for key in given.keys() - over.keys()}):
+        return load([*layers, ("--set" if command.set else "skerry lab", nested({**given, **over}))])
 
 
 def carry_out(config: LabConfig, progress: REACHED | None = None) -> Tables:
