@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -78,6 +79,17 @@ def gaps(runs: Runs) -> list[Row]:
         rows += [Row(f"M={m}: above data-parallel at step {step}", _gap(ours, plain, step), "%") for step in (1000, 2000)]
         rows.append(at_most(f"M={m}: above data-parallel at step 3000", _gap(ours, plain), bar, "%"))
     return rows
+
+
+def closing(rows: list[Row]) -> str:
+    """In words: whether the gap closes as training goes on, that is, whether it is smaller each time."""
+    words = []
+    for m in (4, 8):
+        gap = [float(row.value) for row in rows if row.name.startswith(f"M={m}: above data-parallel at step ")]
+        falls = all(later < earlier for earlier, later in pairwise(gap))
+        answer = "yes" if falls else "no, not steadily" if gap[-1] < gap[0] else "no"
+        words.append(f"M = {m}: {answer} ({', '.join(f'{one:.1f}' for one in gap)} %)")
+    return f"Does the gap to data-parallel close over steps 1000, 2000, 3000? {'; '.join(words)}."
 
 
 def tiny(runs: Runs) -> list[Row]:
@@ -168,7 +180,7 @@ def _runs(name: str) -> Runs:
 def _write(rows: list[Row]) -> None:
     """The page of the results: everything on it is from the runs."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-    lines = [HEAD.format(commit=commit), "| figure | value | bar | |", "| --- | --- | --- | --- |"]
+    lines = [HEAD.format(commit=commit), closing(rows), "", "| figure | value | bar | |", "| --- | --- | --- | --- |"]
     for row in rows:
         value = f"{row.value:.4g}" if isinstance(row.value, float) else str(row.value)
         lines.append(f"| {row.name} | {value} {row.unit} | {row.bar} | {'' if not row.bar else 'ok' if row.ok else 'missed'} |")

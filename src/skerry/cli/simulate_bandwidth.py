@@ -23,7 +23,7 @@ DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (9, 2)), (0, (1, 4)), (0, (
 UNITS = "like 10Mbit 1Tbit (units: bit, kbit, Mbit, Gbit, Tbit per second)"
 EXAMPLES = """
 skerry simulate bandwidth                                            a model of 12B parameters over eight sites
-skerry simulate bandwidth --params 100e9 --step-s 5 --latency 50ms --out runs/bandwidth
+skerry simulate bandwidth --params 100B --step-s 5 --latency 50ms --out runs/bandwidth
 skerry simulate bandwidth --interval 96 --bits 4                     what if values took four bits
 skerry simulate bandwidth --backward 0.6 --bandwidth 1Gbit 1Tbit     data-parallel that hides its all-reduce
 """
