@@ -256,6 +256,14 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_run(out, code, say
     assert capsys.readouterr() == ("", f"skerry: {says}\n")
 
 
+def test_an_output_that_fails_does_not_cost_what_is_written(tmp_path, text):
+    command = [sys.executable, "-m", "skerry.cli", "lab", "--data", str(text), "--steps", "4", *QUICK, "--out", "o.json"]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, cwd=tmp_path)
+    assert (ended.returncode, ended.stderr.count("\n")) == (7, 1)
+    assert "eval_loss" in json.loads((tmp_path / "o.json").read_text())
+
+
 def test_a_place_that_fails_after_the_run_does_not_cost_it(tmp_path, text, capsys, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

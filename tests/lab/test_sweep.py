@@ -328,3 +328,14 @@ def test_a_run_that_diverged_does_not_flatten_the_others(monkeypatch):
     monkeypatch.setattr(lab_picture, "png", lambda figure: limits.extend(figure.axes[0].get_ylim()))
     lab_picture.draw(_sweep('name = "x"'), [_outcome("a", 0, 2.0), _outcome("b", 0, 3.0), _outcome("c", 0, 1e9)])
     assert 1.9 < limits[0] < 2.0 and 5.0 < limits[1] < 7.0
+
+
+def test_whether_the_gap_closes_is_said_in_words():
+    from benchmarks._table import Row
+    from benchmarks.quality import closing
+
+    gaps = {4: (3.6, 3.1, 2.0), 8: (4.4, 3.4, 3.8)}
+    rows = [
+        Row(f"M={m}: above data-parallel at step {1000 * (i + 1)}", gap, "%") for m in gaps for i, gap in enumerate(gaps[m])
+    ]
+    assert "M = 4: yes (3.6, 3.1, 2.0 %); M = 8: no, not steadily (4.4, 3.4, 3.8 %)." in closing(rows)

@@ -98,11 +98,13 @@ def main(arguments: list[str]) -> int:
             print(f"skerry: interrupted at {shown}; nothing of it is kept", file=sys.stderr)
             raise
     text = json.dumps(finite(result), allow_nan=False)
-    print(text if command.json else summary(result), flush=True)  # first, so that a full disk does not cost the run
+    try:  # neither a full disk nor a reader that has gone costs the run
+        print(text if command.json else summary(result), flush=True)
+    finally:
+        if command.out:
+            _write(command.out, text)
     if said := trouble(result):
         print(f"skerry: this run learnt little: {said}", file=sys.stderr)
-    if command.out:
-        _write(command.out, text)
     return 0
 
 
