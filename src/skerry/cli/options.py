@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
@@ -76,7 +77,7 @@ def parse(kind: type[T], arguments: Sequence[str], *, command: str, examples: st
     --recipe.data.
     """
     lines = "\n".join(f"  {line.strip()}" for line in examples.strip().splitlines())
-    description = f"{(kind.__doc__ or '').strip()}\n\nexamples:\n{lines}"
+    description = f"{cleandoc(kind.__doc__ or '')}\n\nexamples:\n{lines}"
     given = ["--recipe.data" + a.removeprefix("--data") if a.split("=")[0] == "--data" else a for a in arguments]
 
     def read(args: Sequence[str]) -> T:
