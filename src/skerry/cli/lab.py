@@ -28,6 +28,7 @@ from skerry.cli.toml import read
 from skerry.errors import ConfigError, StorageError, cannot_work
 from skerry.recipe.config import Size
 from skerry.store.files import settle
+from skerry.world.world import parse_speeds
 
 EXAMPLES = """
 skerry lab                                                       four learners, 1000 steps, a nano model, virtual time
@@ -112,7 +113,7 @@ def read_config(command: LabCommand) -> LabConfig:
     """The command line over the file it names."""
     given = {key: value for key, option in FLAGS.items() if (value := getattr(command, option)) is not None}
     if command.speeds is not None:
-        given["world.speeds"] = speeds_of(command.speeds)
+        given["world.speeds"] = list(parse_speeds(command.speeds))
     over = {SHORT.get(key, key): value for key, value in map(assignment, command.set)}
     layers = [(str(command.config), read(command.config))] if command.config else []
     with as_typed(command, {key: FLAGS[key] for key in given.keys() - over.keys()}):
@@ -189,17 +190,6 @@ class Shown:
 
     def __str__(self) -> str:
         return f"step {self._step:,} of {self._steps:,}" if self._steps else f"step {self._step:,}"
-
-
-def speeds_of(text: str) -> list[float]:
-    """A list of numbers."""
-    numbers = []
-    for piece in filter(None, map(str.strip, text.split(","))):
-        try:
-            numbers.append(float(piece))
-        except ValueError:
-            raise ConfigError(f"--speeds {text}: {piece!r} is no number", remedy='write speeds like "1,1,0.8,0.5"') from None
-    return numbers
 
 
 def assignment(text: str) -> tuple[str, Any]:
