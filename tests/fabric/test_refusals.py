@@ -170,6 +170,7 @@ def test_a_peer_that_says_nothing_is_given_up_and_delays_nobody(fabric: SimpleNa
             silent = [asyncio.create_task(stranger(listener, first)) for _ in range(3)]
             await asyncio.gather(*silent)
             assert [event[1] for event in host.events] == ["silent"] * 3
+            listener._patience = 20
             await still_serves(fabric, listener)
 
     asyncio.run(run())
@@ -197,6 +198,7 @@ def test_a_learner_whose_bulk_connection_never_comes_is_given_up(fabric: SimpleN
             _, half = await loop.create_connection(lambda: Connection("x", stall=5), "127.0.0.1", listener.address.port)
             greeting = await ask_in(half, fabric.TOKEN, hello("learner"))
             assert (await host.until("refused"))[1] == "silent"
+            listener._patience = 20
             _, late = await loop.create_connection(lambda: Connection("x", stall=5), "127.0.0.1", listener.address.port)
             with pytest.raises(RefusedError, match="no session of that name") as caught:
                 await ask_in(late, fabric.TOKEN, hello("bulk", session=greeting.session))

@@ -53,7 +53,10 @@ class Island:
 
     def states(self) -> tuple[str, str]:
         trainer = psutil.Process(self.process.pid).status() if self.process.returncode is None else "gone"
-        return trainer, self.agent.status() if self.agent.is_running() else "gone"
+        try:
+            return trainer, self.agent.status()
+        except psutil.NoSuchProcess:
+            return trainer, "gone"
 
 
 @pytest.fixture

@@ -88,8 +88,9 @@ class ScriptedSyncer:
 
     def wait_for(self, kind: type, which: Callable[[Any], bool] = lambda message: True) -> tuple[Any, bytes]:
         """The next message of that kind, and its body; others before it are skipped."""
+        until = time.monotonic() + PATIENCE
         while True:
-            message, body = self._news.get(timeout=PATIENCE)
+            message, body = self._news.get(timeout=max(0.0, until - time.monotonic()))
             if isinstance(message, LayoutText):
                 self.about = json.loads(body)
                 self.layout = Layout.from_json(json.dumps(self.about["layout"]))

@@ -52,12 +52,19 @@ def test_diloco_in_real_processes_is_the_algorithm_written_out(tmp_path: Path) -
     try:
         wait_for(run / "address", started[0])
         script = [sys.executable, synchronous_script.__file__, (run / "address").read_text().strip()]
-        started += [subprocess.Popen([*script, str(run / "token"), str(i)]) for i in range(LEARNERS)]
+        learners = [subprocess.Popen([*script, str(run / "token"), str(i)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                    for i in range(LEARNERS)]  # fmt: skip
+        started += learners
+        assert [learner.stdout.readline() for learner in learners] == [b"in\n"] * LEARNERS
+        for learner in learners:  # a round waits for those that have come to train: now both have
+            learner.stdin.close()
         assert [process.wait(timeout=120) for process in reversed(started)] == [0] * len(started)
     finally:
         for process in started:
             process.kill()
             process.wait()
+            for pipe in filter(None, (process.stdin, process.stdout)):
+                pipe.close()
     merged = load_file(run / "model" / "model.safetensors")
     start = make()[0].state_dict()
     for name, expected in plain_diloco().items():

@@ -263,19 +263,27 @@ class Puppet(Raw):
                 self.theta[place] = value + change
                 self.feed(Applied(fragment=order.fragment, version=order.version, count=self.count))
 
+    @property
+    def ahead(self) -> bool:
+        """It has made H steps and more since a hand-over that is not settled: the syncer is slow at the moment."""
+        open_ = [message.until.steps for message in self.core.open_contributions()]
+        return bool(open_) and self.count.steps - self.memory.origin.steps - min(open_) >= self.policy.interval
+
     def vitals(self, **more: Any) -> Vitals:
         return Vitals(learner=self.memory.learner, generation=self.memory.generation, median_step_us=1000, max_gap_us=2000,
                       max_hook_us=10, hook_us=5 * self.count.steps, span_us=1000 * self.count.steps, **more)  # fmt: skip
 
 
-async def train(puppets: list[Puppet], enough: Callable[[], Any], seconds: float = 60.0) -> None:
-    """All of them make steps, as fast as the loop lets them, until it is enough."""
+async def train(puppets: list[Puppet], enough: Callable[[], Any], seconds: float = 60.0,
+                pace: Callable[[], bool] = lambda: True) -> None:  # fmt: skip
+    """All of them make steps, as fast as the loop lets them, until it is enough; only while `pace` says so."""
     give_up = time.monotonic() + seconds
     while not enough():
         assert time.monotonic() < give_up, "did not come to pass"
         for puppet in puppets:
             if puppet.begun and not puppet.done and not puppet.ended:
-                puppet.step()
+                if pace():
+                    puppet.step()
             elif puppet.done and not puppet.stopped:
                 puppet.stop()
         await asyncio.sleep(0.001)

@@ -1,4 +1,5 @@
-"""One learner of test_synchronous.py: SYNCER TOKEN_FILE ID. Also holds what the test writes out plainly itself."""
+"""One learner of test_synchronous.py: SYNCER TOKEN_FILE ID. Says that it is in, and waits for a line before its first step.
+Also holds what the test writes out plainly itself."""
 
 import sys
 
@@ -27,6 +28,8 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     mine, inner = make()
     with skerry.Learner(mine, inner, syncer=sys.argv[1], token_file=sys.argv[2], learner=int(sys.argv[3])) as learner:
+        print("in", flush=True)
+        sys.stdin.readline()
         while not learner.done:
             learner.count(8)
             inner_step(mine, inner, learner.id, learner.step)

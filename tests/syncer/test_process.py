@@ -80,16 +80,25 @@ def test_a_signal_before_anybody_came(tmp_path):
 
 def test_killed_and_resumed_the_run_goes_on(tmp_path):
     run_dir = tmp_path / "run"
-    policy = {**SETTINGS, "steps": 150}
+    snapshot = run_dir / "store" / "snapshot.safetensors"
+
+    def in_time() -> bool:
+        return not any(puppet.ahead for puppet in puppets)
+
+    def some_rounds_are_saved() -> bool:
+        return versions(puppets) >= 6 and snapshot.exists() and all(v > 0 for v, _ in load_snapshot(snapshot).published)
+
+    puppets: list[Puppet] = []
 
     async def play():
-        with SyncerProcess(run_dir, policy, snapshot_rounds=4) as syncer:
+        with SyncerProcess(run_dir, SETTINGS, snapshot_rounds=4) as syncer:
             address = await syncer.ready()
-            puppets = await joined(address)
-            await train(puppets, lambda: versions(puppets) >= 6)
+            puppets.extend(await joined(address))
+            await train(puppets, some_rounds_are_saved, pace=in_time)
             assert await syncer.end(signal.SIGKILL) == -9
-        saved = load_snapshot(run_dir / "store" / "snapshot.safetensors")
-        assert saved.state["step"] > 0 and all(version > 0 for version, _ in saved.published)
+        saved = load_snapshot(snapshot)
+        policy = {**SETTINGS, "steps": saved.state["step"] + 120}
+        assert saved.state["step"] > 0
         await train(puppets, lambda: all(p.ended for p in puppets))
         for puppet in puppets:
             for _ in range(3):
@@ -99,20 +108,20 @@ def test_killed_and_resumed_the_run_goes_on(tmp_path):
             for puppet in puppets:
                 await puppet.join(address, run=saved.run)
             await until(lambda: all(puppet.memory.generation == 2 for puppet in puppets))
-            await train(puppets, lambda: all(puppet.over for puppet in puppets))
+            await train(puppets, lambda: all(puppet.over for puppet in puppets), pace=in_time)
             assert await syncer.end() == 0
         return saved, [puppet.count for puppet in puppets]
 
     saved, counts = asyncio.run(play())
     figures = json.loads((run_dir / "figures.json").read_text())
     ledger = figures["ledger"]
-    assert figures["run"] == saved.run and figures["step"] == 150
+    assert figures["run"] == saved.run and figures["step"] == saved.state["step"] + 120
     assert ledger["processed"] == ledger["merged"] + ledger["lost"] and ledger["pending"] == 0
     assert figures["tokens_processed"] == sum(count.tokens for count in counts), "counted, though no syncer was there"
     assert figures["lost_by_cause"]["died"] > 0
     assert figures["bytes_up"] > saved.traffic[0] > 0 and 0 < figures["goodput"] < 1
     assert [verify(tape).difference for tape in segments(run_dir / "tape")] == ["", ""]
-    assert np.abs(load_snapshot(run_dir / "store" / "snapshot.safetensors").theta).mean() < 0.1
+    assert np.abs(load_snapshot(snapshot).theta).mean() < 0.1
 
 
 TRAINER = Path(__file__).parents[1] / "learner" / "trainer_script.py"
@@ -120,17 +129,21 @@ TRAINER = Path(__file__).parents[1] / "learner" / "trainer_script.py"
 
 def test_real_learners_outlive_a_killed_syncer(tmp_path):
     """Nobody restarts them and nobody waits: they train on, find the resumed syncer by themselves and finish the run."""
-    run_dir = tmp_path / "run"
+    run_dir, hurry = tmp_path / "run", tmp_path / "hurry"
+    snapshot = run_dir / "store" / "snapshot.safetensors"
     policy = {"fragments": 2, "interval": 8, "steps": 600, "silent_after": 30.0, "wait_for": 2}
 
     async def play() -> list[str]:
         with SyncerProcess(run_dir, policy, snapshot_rounds=2) as syncer:
             address = await syncer.ready()
-            trainers = [subprocess.Popen([sys.executable, TRAINER, address, tmp_path / "token"], stdout=subprocess.PIPE)
-                        for _ in range(2)]  # fmt: skip
+            trainer = [sys.executable, TRAINER, address, tmp_path / "token", f"hurry={hurry}"]
+            trainers = [subprocess.Popen(trainer, stdout=subprocess.PIPE) for _ in range(2)]
             try:
-                await until(lambda: {0, 1} <= {m for line in rounds(run_dir)[4:] for m in line["included"]})
+                await until(
+                    lambda: snapshot.exists() and {0, 1} <= {m for line in rounds(run_dir)[4:] for m in line["included"]}
+                )
                 await syncer.end(signal.SIGKILL)
+                hurry.touch()
                 with SyncerProcess(run_dir, policy, resume=True) as again:
                     assert await again.ready() == address
                     said = [(await asyncio.to_thread(trainer.communicate, timeout=120))[0].decode() for trainer in trainers]

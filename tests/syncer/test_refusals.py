@@ -45,12 +45,16 @@ def test_what_is_not_finite_is_refused_and_named(tmp_path, bad, capfd):
     async def play(server):
         (puppet,) = await begun(server)
 
+        spoiled = []
+
         def spoil(order, values):
             values[-1] = bad  # the last element of the fragment
+            spoiled.append(order)
 
         puppet.spoil = spoil
         theta = server.run.merger.theta.copy()
-        await train([puppet], lambda: puppet.all(Answer))
+        await train([puppet], lambda: spoiled)
+        await until(lambda: puppet.all(Answer))
         answer = puppet.all(Answer)[0]
         tensor = LAYOUT.tensors[LAYOUT.fragments[answer.fragment][-1].tensor].name
         assert answer.verdict == "refused"

@@ -31,7 +31,7 @@ def test_a_run_from_its_first_learner_to_its_end(tmp_path, monkeypatch):
             for puppet in puppets:
                 assert np.array_equal(puppet.base, first), "all begin with the first one's model"
                 puppet.link.send(puppet.vitals(loss=1.5))
-            await train(puppets, lambda: all(puppet.over for puppet in puppets))
+            await train(puppets, lambda: all(puppet.over for puppet in puppets), pace=lambda: not server._worker.queued)
             return await server.outcome
 
     assert asyncio.run(scenario()) == 0

@@ -100,7 +100,9 @@ class Boundary:
                 seen = time.monotonic()
 
     def close(self) -> None:
-        """The agent sees that we are gone."""
+        """The agent sees that we are gone, and how far we came: an interrupt may have struck before that was published."""
+        if self.memory is not None:
+            self._publish(float("nan"))
         if self._channel is not None:
             self._channel.close()
         if self.memory is not None:

@@ -7,9 +7,9 @@ before the imports that take seconds, since a short run may be over by then.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
-import threading
 from pathlib import Path
 
 from skerry.errors import SkerryError
@@ -19,8 +19,8 @@ NICE = 10  # not 19: beside two busy trainers on its core that would be less tha
 
 def main(arguments: list[str]) -> int:
     """The process."""
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    told, tell = os.pipe()  # a threading.Event set by a handler may wait for itself
+    signal.signal(signal.SIGTERM, lambda number, frame: os.write(tell, b"."))
     os.nice(NICE)
     import torch
 
@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
 
     torch.set_num_threads(1)
     try:
-        watch(Path(arguments[0]), stop)
+        watch(Path(arguments[0]), lambda seconds: bool(select.select([told], [], [], seconds)[0]))
     except SkerryError as error:
         print(f"skerry: {error}", file=sys.stderr)
         return error.exit_code

@@ -7,8 +7,8 @@ else. A newer snapshot replaces one that waits. A kill leaves at most the last l
 from __future__ import annotations
 
 import json
-import threading
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +68,11 @@ class Evaluator:
             file.write(json.dumps(fields) + "\n")
 
 
-def watch(run_dir: Path, stop: threading.Event) -> None:
-    """Evaluate until `stop` is set, then once more if there is something new."""
-    evaluator = Evaluator(run_dir)
-    while not stop.is_set():
-        stop.wait(evaluator.interval if evaluator.look() else POLL)
+def watch(run_dir: Path, stopped: Callable[[float], bool]) -> None:
+    """Evaluate until `stopped`, which waits for at most so many seconds, says so; then once more if there is something new."""
+    evaluator, pause = Evaluator(run_dir), 0.0
+    while not stopped(pause):
+        pause = evaluator.interval if evaluator.look() else POLL
     evaluator.look()
 
 
