@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from skerry.core.hands import AHEAD, Ahead
-from skerry.core.messages import Contribution, CopyOut, Finish, Nothing, Prepare, TakeOver, Welcome
+from skerry.core.messages import Contribution, CopyOut, Drop, Finish, Nothing, Prepare, TakeOver, Welcome
 from support.desk import after, only
 from support.island import Island
 
@@ -109,6 +109,14 @@ def test_a_question_that_comes_much_too_late_gets_a_copy_of_its_own() -> None:
     assert answer.until == after(12)
 
 
+def test_a_question_just_overlap_steps_after_the_copy_is_answered_by_it() -> None:
+    island = ready()
+    island.step(island.policy.overlap)
+    actions = island.ask(30)
+    assert not only(actions, CopyOut)
+    assert [answer.until for answer in only(actions, Contribution)] == [after(9)]
+
+
 def test_a_second_copy_that_was_ordered_before_changes_nothing() -> None:
     island = ready()
     island.ask(30)
@@ -154,3 +162,37 @@ def test_when_nothing_is_copied_ahead(without: str) -> None:
     if without == "link":
         island.core.link_lost()
     assert not only(island.step(), CopyOut)
+
+
+def test_who_is_told_that_its_answers_were_late_copies_ahead() -> None:
+    """Nothing was delivered: the syncer's word is all there is to go by."""
+    island = Island()
+    for steps, step in ((1, 10), (4, 20)):
+        island.step(steps)
+        island.hand_over(step)
+        island.answer(step, "late")
+    assert not only(island.step(2), CopyOut)
+    assert only(island.step(), CopyOut) == [CopyOut(fragment=0, step=AHEAD)], "for the question after step 9"
+
+
+def test_no_more_is_copied_ahead_than_there_is_room_for() -> None:
+    island = Island(fragments=8)
+    for version, step in ((1, 10), (2, 20)):  # six too late for their rounds, two without room
+        island.step(4)
+        for fragment in range(8):
+            island.ask(step, fragment)
+        for fragment in range(6):
+            island.copy(step, fragment)
+        for fragment in range(8):
+            assert only(island.deliver(version, step, fragment=fragment), TakeOver)
+            island.apply(version, fragment)
+    island.step(2)
+    assert len(only(island.step(), CopyOut)) == island.policy.slots == 6
+
+
+def test_a_value_that_waited_for_a_copy_is_dropped_by_a_new_generation() -> None:
+    island = Island()
+    island.step()
+    assert only(island.ask(4), CopyOut)
+    assert not only(island.deliver(1, 4), TakeOver), "the copy is made first"
+    assert only(island.welcome(generation=2), Drop) == [Drop(fragment=0, version=1)]

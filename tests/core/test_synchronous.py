@@ -165,6 +165,16 @@ def test_a_synchronous_laggard_takes_over_at_once_and_says_nothing_of_what_it_pa
     assert [nothing.step for nothing in only(actions, Nothing)] == [4, 8, 12]
 
 
+def test_a_boundary_at_which_a_value_of_that_step_was_taken_over_has_nothing_to_hand_over() -> None:
+    """The trainer has carried the order out at the boundary before the boundary itself is heard of."""
+    island = synchronous()
+    (order,) = only(island.deliver(3, 12), TakeOver)
+    island.steps += 1
+    assert only(island.apply(order.version), Nothing)
+    actions = island.step(0)
+    assert [nothing.step for nothing in only(actions, Nothing)] == [12] and not only(actions, CopyOut)
+
+
 def test_a_jump_takes_along_what_was_to_wait_for_the_steps_passed_over() -> None:
     island = Island(synchronous=True, quorum=0, on_included="overwrite", fragments=2)
     island.step(4)
