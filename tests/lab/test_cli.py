@@ -274,3 +274,12 @@ def test_a_place_that_fails_after_the_run_does_not_cost_it(tmp_path, text, capsy
     printed = capsys.readouterr()
     assert "eval_loss" in json.loads(printed.out) and printed.err.startswith("skerry: cannot write")
     assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
+
+
+def test_the_recipes_own_seed_decides_its_initial_values(text, capsys):
+    """As the run's seed does where the recipe has none: nothing else here is random."""
+    hashes = []
+    for seed in (["--seed", "5"], ["--set", "recipe.seed=5"], ["--seed", "0"]):
+        assert main(["lab", *QUICK, "--data", str(text), "--steps", "2", "--json", *seed]) == 0
+        hashes.append(json.loads(capsys.readouterr().out)["model_hash"])
+    assert hashes[0] == hashes[1] != hashes[2]

@@ -129,7 +129,7 @@ def carry_out(config: LabConfig, progress: REACHED | None = None) -> Tables:
 
     torch.set_num_threads(1)
     task = LanguageTask(config.recipe)
-    rest: dict[str, Any] = {"seed": config.seed, "evals": config.evals, "progress": progress}
+    rest: dict[str, Any] = {"seed": config.recipe.seed, "evals": config.evals, "progress": progress}
     if config.method == DATA_PARALLEL:
         result = run_data_parallel(task, config.world, steps=config.policy.steps, **rest)
     else:

@@ -59,13 +59,15 @@ from skerry.core.policy import Policy
 class LearnerCore:
     """One learner's state machine. `memory` is kept true at every moment; give the same one to the next agent."""
 
-    def __init__(self, policy: Policy, layout: Layout, memory: LearnerMemory) -> None:
+    def __init__(self, policy: Policy, layout: Layout, memory: LearnerMemory, count: Count = Count(),
+                 progress: float = 0.0) -> None:  # fmt: skip
+        """A new agent's gets what the trainer's shared memory knows: its raw counters, and the progress that it goes by."""
         self.policy = policy
         self.layout = layout
         self.memory = memory
-        self.count = Count()  # the trainer's raw counters
+        self.count = count  # the trainer's raw counters
         self._told = Count()  # those that the last Join bore
-        self.progress = 0.0
+        self.progress = progress
         self.begun = memory.generation > 0 and min(memory.base) >= 0  # training has been let go
         self.joined = False
         self.finishing = False
@@ -178,7 +180,7 @@ class LearnerCore:
 
     def _stepped(self, event: Stepped) -> None:
         self.count = event.count
-        if self.policy.steps:
+        if self.policy.steps and (self.policy.synchronous or self.policy.quorum == 1):  # the run is as far, at least
             self._saw(self.clock / self.policy.steps)
         if self.joined:
             self._out.append(self.report())

@@ -344,7 +344,7 @@ class Go:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drop:
     """A delivered value is not needed (no newer than what is held): its memory is free again. Where the same version was
-    delivered twice, the copy that came last is meant."""
+    delivered twice, the copy that came first is meant."""
 
     fragment: int
     version: int

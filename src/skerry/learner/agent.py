@@ -140,8 +140,8 @@ class Agent:
         memory = IslandMemory(file, layout, policy.slots, whole=True)
         memory.check()
         self._holdings = Holdings(memory, layout, policy, self._setup.dtypes)
-        self._core = LearnerCore(policy, layout, self._holdings.recall(self._setup.config.learner))
-        self._core.count = attached.count
+        recalled = self._holdings.recall(self._setup.config.learner)
+        self._core = LearnerCore(policy, layout, recalled, attached.count, memory.progress)
         self._training = attached.count.steps > 0
         self._holdings.recover(self._core)
         if self._core.begun and not attached.count.steps:  # an earlier agent may have died before it said so

@@ -10,6 +10,7 @@ A frozen agent's messages wait for it; a frozen trainer's step ends later by as 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from enum import Enum
@@ -100,7 +101,7 @@ class Island:
                  step_times: Iterator[float], new_trainer: Callable[[int], Trainer]) -> None:  # fmt: skip
         self.learner = learner
         self.state = State.DOWN
-        self.speed = 1.0  # share of its speed that a fault leaves it
+        self.slowed: list[float] = []  # shares of its speed that faults leave it
         self.waited = 0.0  # seconds in which its trainer stood, for others or for the model
         self.loaded = 0.0  # of these, before a life's first step
         self.lives = 0
@@ -145,8 +146,7 @@ class Island:
     def _start_agent(self, life: int) -> None:
         if life != self.lives or self.state is State.DOWN:
             return
-        self._core = LearnerCore(self._policy, self._layout, self._memory)
-        self._core.count = self._count
+        self._core = LearnerCore(self._policy, self._layout, self._memory, self._count, self._progress)
         self._orders: deque[CopyOut | TakeOver] = deque()
         self._hands: dict[int, Hand] = {}
         self._values: dict[tuple[int, int], list[Body]] = {}  # of (fragment, version), not taken over yet
@@ -209,7 +209,7 @@ class Island:
 
     def freeze(self, part: str) -> bool:
         """Trainer, agent or both stand still until `thaw`."""
-        if self.state is State.DOWN:
+        if self.state is State.DOWN or (part == "agent" and not self._agent_up):
             return False
         if part != "agent" and self._frozen_at is None:
             self._frozen_at = self._queue.now
@@ -246,7 +246,7 @@ class Island:
             self._stood_since = self._queue.now
         else:
             self.state = State.STEPPING
-            self._seconds = next(self._step_times) / self.speed
+            self._seconds = next(self._step_times) / math.prod(self.slowed)
             self._rate = self._progress
             self._queue.after(self._seconds, self._boundary, self.lives, self._seconds)
             return
@@ -363,7 +363,7 @@ class Island:
         self._done = True
 
     def _drop(self, action: Drop) -> None:
-        self._values[action.fragment, action.version].pop()
+        self._values[action.fragment, action.version].pop(0)
 
     def _end(self, action: LearnerAction) -> None:
         self._go_down()

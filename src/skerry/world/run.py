@@ -62,6 +62,7 @@ class VirtualRun:
         for learner in range(self.world.learners):
             self._strike_at_random(self.world.random_faults(learner))
         hub, queue, patience = self.hub, self.queue, STANDSTILL_STEPS * self.world.run_step(self.policy.quorum)
+        patience += sum(fault.duration or self.world.restart for fault in self.world.script)  # whom these stop comes back
         while not hub.ended and queue.advance():
             if queue.now - hub.moved_at > patience:
                 raise self._standstill()
@@ -115,8 +116,14 @@ class VirtualRun:
         if fault.learner not in self.islands or not self.islands[fault.learner].kill(fault.part):
             return False
         if fault.part != "agent":
-            self.queue.after(fault.duration or self.world.restart, self._start, fault.learner)
+            lives = self.islands[fault.learner].lives
+            self.queue.after(fault.duration or self.world.restart, self._restart, fault.learner, lives)
         return True
+
+    def _restart(self, learner: int, lives: int) -> None:
+        """After a kill, unless it has come and gone since."""
+        if self.islands[learner].lives == lives:
+            self._start(learner)
 
     def _stop(self, fault: Fault) -> bool:
         island = self.islands.get(fault.learner)
@@ -129,9 +136,9 @@ class VirtualRun:
         island = self.islands.get(fault.learner)
         if island is None:
             return False
-        island.speed = fault.factor
+        island.slowed.append(fault.factor)
         if fault.duration:
-            self.queue.after(fault.duration, setattr, island, "speed", 1.0)
+            self.queue.after(fault.duration, island.slowed.remove, fault.factor)
         return True
 
     def _join(self, fault: Fault) -> bool:

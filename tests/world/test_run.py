@@ -1,0 +1,78 @@
+"""Runs in virtual time with a trainer that writes down what it is told: progress, and faults that overlap."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import pytest
+
+from skerry.core.layout import TensorSpec, build_layout
+from skerry.core.policy import Policy
+from skerry.simulate.rounds import Learner, Versions
+from skerry.world.run import VirtualRun
+from skerry.world.world import World
+
+
+class Diary(Learner):
+    """`progress` at each of its steps."""
+
+    def __init__(self, fragments: int, progress: list[float]) -> None:
+        super().__init__(1, fragments)
+        self.progress = progress
+
+    def step(self, step: int, progress: float, since_start: int) -> int:
+        self.progress.append(progress)
+        return super().step(step, progress, since_start)
+
+
+def run(world: dict[str, Any], **policy: Any) -> tuple[VirtualRun, dict[int, list[float]]]:
+    settled = Policy(**{"fragments": 2, "interval": 8, "steps": 60, **policy})
+    layout = build_layout([TensorSpec(name=f"{p}.weight", shape=(1,)) for p in range(2)], 2, "balanced")
+    diaries: dict[int, list[float]] = defaultdict(list)
+    live = VirtualRun(settled, layout, World(**{"learners": 2, **world}), Versions(2), lambda m: Diary(2, diaries[m]))
+    live.run()
+    return live, diaries
+
+
+def test_progress_is_the_runs_and_not_that_of_a_learner_ahead_of_it() -> None:
+    """K = 2: the run is as far as the slower one, and the rates of the faster one follow the run."""
+    _, told = run({"speeds": (1.0, 0.25)}, quorum=2, steps=100)
+    assert len(told[0]) > 390
+    for steps, share in ((50, 0.125), (100, 0.25), (200, 0.5), (390, 0.975)):
+        assert told[0][steps] == pytest.approx(share, abs=0.03)
+
+
+def test_with_a_quorum_of_one_the_run_is_as_far_as_its_fastest() -> None:
+    _, told = run({"speeds": (1.0, 0.25)}, quorum=1, steps=100)
+    assert told[0] == pytest.approx([step / 100 for step in range(100)] + [1.0] * (len(told[0]) - 100))
+
+
+def test_progress_never_falls_when_an_agent_is_replaced_behind_a_slow_link() -> None:
+    _, told = run({"learners": 1, "link": "5s", "faults": "kill:0.agent@60.5s"}, steps=0, tokens=200)
+    assert told[0] == sorted(told[0]) and told[0][62] > 0.2
+
+
+@pytest.mark.parametrize(
+    ("faults", "steps"),
+    [
+        ("slow:1x0.1@10s slow:1x0.5@20s+5s", 10 + 5),
+        ("slow:1x0.5@10s+20s slow:1x0.5@20s+20s", 10 + 5 + 2.5 + 5 + 20),
+        ("kill:1@10.5s+30s join:1@15.5s leave:1@20.5s", 10 + 5),
+        ("kill:1@10.5s+30s join:1@15.5s kill:1@20.5s+30s", 10 + 5 + 9.5),
+    ],
+)
+def test_faults_that_overlap(faults, steps) -> None:
+    """Factors of slowness multiply, each as long as it lasts; a restart is for the life that its kill has ended."""
+    _, told = run({"faults": faults})
+    assert len(told[1]) == pytest.approx(steps, abs=2)
+
+
+def test_a_pause_that_a_script_plans_is_no_standstill() -> None:
+    live, told = run({"learners": 1, "faults": "kill:0@10.5s+9000s"})
+    assert live.queue.now > 9000 and len(told[0]) >= 60
+
+
+def test_an_agent_that_is_not_there_cannot_be_frozen() -> None:
+    live, _ = run({"learners": 1, "faults": "kill:0.agent@10.5s stop:0.agent@10.6s+5s"})
+    assert [strike.struck for strike in live.strikes] == [True, False]
