@@ -5,8 +5,8 @@ over: without jitter for the same fragments for ever. So whoever came too late f
 fragment come at even distances, counted in its own steps; it copies the fragment out at the last boundary before the next
 one, and has the answer ready.
 
-Rules: only who was too late once, or had no room, looks ahead. It may err: what was copied too early is kept for the question (if that does not
-come within tau of its steps, another copy is made for it), and what was copied too late is an answer as ever.
+Rules: only who was too late once, or had no room, looks ahead. It may err: what was copied too early is kept for the question
+(if that does not come within tau of its steps, another copy is made for it), and what was copied too late is an answer as ever.
 """
 
 from __future__ import annotations

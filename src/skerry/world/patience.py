@@ -1,8 +1,8 @@
 """Where a policy meets a world: whether its patience, in seconds, is enough for the world's steps and links.
 
 Rules: refused is what would lose every round (be it only until learners have seen that they are late, and answer ahead), or
-the last one; not what leaves a few slow learners behind. (A run whose rounds are all given up trains nothing, and would end like
-any other.)
+the last one; not what leaves a few slow learners behind. (A run whose rounds are all given up trains nothing, and would end
+like any other.)
 """
 
 from __future__ import annotations
