@@ -336,6 +336,12 @@ def test_values_given_twice_are_weighed_once():
     assert len(planner.choices()) == len(METHODS) and len(planner.policies["decoupled"]) == 1
 
 
+@pytest.mark.parametrize("counts", [(1, 2), (2, 1), (2,)])
+def test_data_parallel_is_compared_whatever_learners_per_site_says(counts):
+    choices = ChoicesPart(learners_per_site=counts, min_chips=10 if 1 in counts else 5)
+    assert [one.per_site for one in Planner(fleet(choices=choices)).choices() if one.method == "data-parallel"] == [1]
+
+
 @pytest.mark.parametrize("price", [0.0, 2.0])
 def test_the_picture_leaves_out_what_is_far_off(price):
     planner = Planner(fleet(*(site(name, price=price, link="50ms,300Mbit") for name in "ab")))
@@ -427,6 +433,7 @@ GOOD = EXAMPLE.read_text()
         ),
         ("min_chips = 64", "headroom = 1.5", "choices.headroom = 1.5 cannot work; give a share"),
         ("min_chips = 64", "fragments = 0", "choices.fragments = 0 cannot work; give a whole number, 1 or more"),
+        ("[goal]", '[syncer]\nlink = "5s,1Gbit"\n[goal]', "syncer.link = '5s,1Gbit' cannot work; give it no latency (0s)"),
         ("max_days = 21", "max_days = -1", "goal.max_days = -1.0 cannot work; give a number above 0"),
         ("max_days = 21", "max_days = 0.5", "goal.max_days = 0.5 cannot work; the fastest choice"),
         ("max_days = 21", "max_cost = 10", "goal.max_cost = 10.0 cannot work; the cheapest choice"),

@@ -90,12 +90,25 @@ def test_the_command_prints_a_row_for_each_rule(capsys: pytest.CaptureFixture[st
     assert all(row["tokens"] > 0 for row in rows)
 
 
+def test_amounts_and_lists_are_written_as_in_the_other_simulations(capsys: pytest.CaptureFixture[str]) -> None:
+    for step_time in ("90s", "1.5min", "90"):
+        assert read_config(RoundsCommand(step_time=step_time))[1].step_s == 90
+    for speeds in (("1", "0.5"), ("1,0.5",), ("1,", "0.5"), ("1 0.5",)):
+        assert read_config(RoundsCommand(speeds=speeds))[1].speeds == (1, 0.5)
+    given = ["--rule", "grace", "--step-time", "2s", "--speeds", "1", "0.5", "--learners", "2"]
+    written, plain = (_printed(capsys, *given, "--params", params)["rows"] for params in ("0.012B", "12e6"))
+    assert written == plain and written[0]["GB_up"] > 0.012 and 2 * 48 <= written[0]["virtual_s"] < 2 * 52
+
+
 @pytest.mark.parametrize(("given", "says"), [
     (["--speeds", "1,0"], "world.speeds = (1.0, 0.0) cannot work"),
-    (["--params", "0"], "--params = 0.0 cannot work"),
-    (["--params", "nan"], "--params = nan cannot work"),
-    (["--params", "inf"], "--params = inf cannot work"),
-    (["--params", "1e300"], "--params = 1e+300 cannot work; give 1 or more parameters, at most 1e+15"),
+    (["--params", "0"], "--params = '0' cannot work"),
+    (["--params", "nan"], "--params = 'nan' cannot work"),
+    (["--params", "inf"], "--params = 'inf' cannot work"),
+    (["--params", "1e300"], "--params = '1e300' cannot work; give a whole number"),
+    (["--params", "2000T"], "--params = '2000T' cannot work; give at most 1e+15 parameters"),
+    (["--step-time", "0s"], "--step-time = '0s' cannot work; give more than 0"),
+    (["--step-time", "5x"], "--step-time = '5x' cannot work"),
     (["--learners", "1000000"], "world.learners = 1000000 cannot work"),
     (["--speeds", "1,2,3,4,5,6,7,8,9"], "give at most one a learner (8)"),
     (["--speeds", ""], "speeds = '' cannot work; give numbers apart by commas"),

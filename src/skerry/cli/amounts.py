@@ -31,11 +31,11 @@ def number(name: str, text: str) -> float:
     return _read(name, text, text.strip(), _COUNTS, allowed)
 
 
-def seconds(name: str, text: str, *, zero: bool = True) -> float:
-    """A span of time: "77s", "1y". `zero`: whether it may be 0."""
+def seconds(name: str, text: str, *, zero: bool = True, bare: bool = False) -> float:
+    """A span of time: "77s", "1y". `zero`: whether it may be 0; `bare`: whether a number alone is seconds."""
     units, least = ", ".join(TIMES), "0 or more" if zero else "more than 0"
     allowed = f'give {least} with its unit, like "77s" or "1y" (units: {units})'
-    value = 0.0 if text.strip() == "0" else _read(name, text, text.strip(), TIMES, allowed)
+    value = 0.0 if text.strip() == "0" else _read(name, text, text.strip(), {"": 1.0, **TIMES} if bare else TIMES, allowed)
     if not 0 <= value < math.inf or not (zero or value):
         raise cannot_work(name, text, allowed)
     return value

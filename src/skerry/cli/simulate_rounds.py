@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from typing import Any
 
 import tyro
 
+from skerry.cli.amounts import count, seconds
 from skerry.cli.lab import assignment
 from skerry.cli.lab_tree import nested
 from skerry.cli.options import parse
@@ -35,7 +37,7 @@ RULES: dict[str, dict[str, Any]] = {
 }
 """The three policies of the published comparison of unequal hardware: what each settles."""
 SERIES = 16  # links whose traffic over time the JSON holds
-MOST_PARAMS = 1e15
+MOST_PARAMS = 10**15
 SLOWER = 0.82  # the speed of half of the learners, unless told otherwise
 
 
@@ -47,16 +49,16 @@ class RoundsCommand(OutputOptions):
     Shares are of the learners' time, virtual_s is in seconds, GB are 1e9 bytes; docs/simulate.md tells what each figure is."""
 
     learners: int = 8  # how many
-    params: float = 1e9  # parameters of the model
+    params: str = "1B"  # parameters of the model
     tokens: int = 512  # of a learner's step
     steps: int = 1000  # global steps
     preset: str = "decoupled"  # policy to start from
     rule: str | None = None
     """K=M, K=1 or grace: one row alone; policy: as the policy says; all: the three. None: all, or policy if --set changes what
     they settle themselves (policy.quorum, policy.synchronous, policy.grace)."""
-    speeds: str | None = None  # relative: 1,0.5; fewer than learners are repeated in turn; none: half of the learners 0.82
+    speeds: tuple[str, ...] = ()  # relative: 1,0.5; fewer than learners are repeated in turn; none: half of the learners 0.82
     jitter: float = 0.1  # spread of step times: standard deviation over mean
-    step_time: float = 1.0  # seconds of a step at speed 1
+    step_time: str = "1s"  # of a step at speed 1
     link: str = ""  # of every learner: LATENCY,BANDWIDTH; several, parted by ";", go to the learners in turn
     faults: str = ""  # what strikes whom when: "kill:2@30s stop:1@5min+20s"
     fault_rate: float = 0.0  # share of each learner's time that random kills take away
@@ -72,7 +74,7 @@ def main(arguments: list[str]) -> int:
     results = {}
     with Bar(f"{world.learners:,} learners", len(policies)) as bar:
         for done, (name, one) in enumerate(policies.items()):
-            results[name] = simulate_rounds(one, world, params=int(command.params), tokens=command.tokens,
+            results[name] = simulate_rounds(one, world, params=count("--params", command.params), tokens=command.tokens,
                                             progress=lambda share, done=done: bar.reach(done + share))  # fmt: skip
     rows = [row(name, result) for name, result in results.items()]
     emit(command, "rounds", rows, draw=lambda: picture(results, world),
@@ -83,12 +85,13 @@ def main(arguments: list[str]) -> int:
 
 def read_config(command: RoundsCommand) -> tuple[dict[str, Policy], World]:
     """The policies to compare, by the name of their row, and the world: of the flags, --set over them. Raises ConfigError."""
-    if not 1 <= command.params <= MOST_PARAMS:
-        raise cannot_work("--params", command.params, f"give 1 or more parameters, at most {MOST_PARAMS:g}")
-    world = {"learners": command.learners, "jitter": command.jitter, "step_s": command.step_time, "link": command.link,
+    if count("--params", command.params) > MOST_PARAMS:
+        raise cannot_work("--params", command.params, f"give at most {MOST_PARAMS:.0e} parameters")
+    step_s = seconds("--step-time", command.step_time, zero=False, bare=True)
+    world: dict[str, Any] = {"learners": command.learners, "jitter": command.jitter, "step_s": step_s, "link": command.link,
              "faults": command.faults, "fault_rate": command.fault_rate, "seed": command.seed}  # fmt: skip
-    if command.speeds is not None:
-        world["speeds"] = parse_speeds(command.speeds)
+    if command.speeds:
+        world["speeds"] = parse_speeds(re.sub(r"\s*,\s*|\s+", ",", " ".join(command.speeds).strip()))
     given = nested(dict(map(assignment, command.set)))
     for part in given:
         if part not in ("policy", "world"):

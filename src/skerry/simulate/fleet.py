@@ -149,7 +149,7 @@ class GoalPart:
 class SyncerPart:
     """Where everything meets."""
 
-    link: str = ""  # of the syncer, as a site's; its bandwidth is shared by all learners
+    link: str = ""  # "0s,BANDWIDTH", shared by all learners; empty = no limit
 
     @cached_property
     def link_(self) -> Link:
@@ -175,6 +175,8 @@ class Fleet:
             _ = self.syncer.link_
         except ConfigError as error:
             raise ConfigError(f"syncer: {error.message}", remedy=error.remedy) from error
+        if self.syncer.link_.latency:
+            raise cannot_work("syncer.link", self.syncer.link, "give it no latency (0s): that is for the links of the sites")
         names = [site.name for site in self.sites]
         if not 1 <= len(names) <= MOST_SITES:
             raise cannot_work("sites", f"{len(names)} of them", f"give 1 to {MOST_SITES} tables [[sites]]")

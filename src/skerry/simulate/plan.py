@@ -88,10 +88,9 @@ class Planner:
     def choices(self, heard: Callable[[int], None] = lambda done: None) -> list[Choice]:
         """All that can work. `heard` is told when another of `sets` is dealt with."""
         found = []
+        ways = [*product(self.fleet.choices.learners_per_site, self.policies), (1, DATA_PARALLEL)]
         for sites in self.sets():
-            for per_site, name in product(self.fleet.choices.learners_per_site, METHODS):
-                if name != DATA_PARALLEL or per_site == self.fleet.choices.learners_per_site[0]:
-                    found.append(self.evaluate(name, sites, per_site))
+            found += [self.evaluate(name, sites, per_site) for per_site, name in ways]
             heard(1)
         return [choice for choice in found if choice is not None]
 

@@ -1,1 +1,1 @@
-"""The world that learners live in, without clock, socket or tensor: the faults that strike them."""
+"""Runs in virtual time, without clock, socket or tensor: the learners' world (speeds, links, faults) and its driver."""

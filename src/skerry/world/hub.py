@@ -136,7 +136,8 @@ class Line:
 
 
 class Hub:
-    """`watch` is called after every merge. `lines`: by learner; `pipes`: each one's link, up and down, over all its lines."""
+    """`watch` is called after every Close (a new version). `lines`: by learner; `pipes`: each one's link, up and down, over all
+    its lines."""
 
     def __init__(self, queue: Queue, policy: Policy, layout: Layout, model: Model, watch: Callable[[], None]) -> None:
         self.queue = queue

@@ -31,7 +31,7 @@ class Strike:
 
 
 class VirtualRun:
-    """`new_trainer(learner)`: the tensors of a learner's new life; `watch`: called after every merge."""
+    """`new_trainer(learner)`: the tensors of a learner's new life; `watch`: called after every Close (a new version)."""
 
     def __init__(self, policy: Policy, layout: Layout, world: World, model: Model, new_trainer: Callable[[int], Trainer],
                  watch: Callable[[], None] = lambda: None) -> None:  # fmt: skip

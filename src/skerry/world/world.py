@@ -30,7 +30,7 @@ class World:
     jitter: float = 0.0  # spread of step times: standard deviation over mean
     link: str = ""  # "LATENCY,BANDWIDTH" ("100ms,1Gbit"); empty = neither; several, parted by ";", go to the learners in turn
     faults: str = ""  # what strikes whom and when: "kill:2@30s stop:1@45s+20s slow:3x0.5@10s+60s join:4@60s leave:0@90s"
-    fault_rate: float = 0.0  # share of each learner's time that random kills take away, on average
+    fault_rate: float = 0.0  # share of time that random kills take from each learner of the start, on average
     downtime: float = 60.0  # of a random kill, on average; times up and down are exponential
     restart: float = 10.0  # until a killed learner is back, where its fault does not say
     seed: int = 0  # of jitter and random faults
