@@ -82,6 +82,23 @@ def test_data_parallel_is_plain_training_on_all_batches() -> None:
     assert [point.step for point in made.eval_curve] == [10, 20]
 
 
+def test_data_parallel_in_time_and_bytes_by_hand() -> None:
+    """Speeds 1 and 0.5 in turn: steps of 1 and 2 s. A quarter of the gradient's 4 * 77 bytes goes over six hops, each
+    0.1 s and its 616 bits at 1 kbit/s."""
+    made = run_data_parallel(ToyTask(), World(learners=4, speeds=(1, 0.5), link="100ms,1kbit"), steps=2)
+    assert made.params == 4 * 5 + 5 * 6 + 6 + 6 * 3 + 3 == 77
+    step = 2 + 6 * (0.1 + 77 * 8 / 1000)
+    assert made.virtual_s == pytest.approx(2 * step)
+    assert made.goodput == pytest.approx((1 + 2 + 1 + 2) / (4 * step)) and made.wait_share == 1 - made.goodput
+    assert made.bytes == {"up": 2 * 6 * 77 * 4, "down": 2 * 6 * 77 * 4}
+    assert (made.rounds, made.mean_contributors) == (2, 4)
+
+
+def test_the_slowest_link_of_all_holds_data_parallel_up() -> None:
+    made = run_data_parallel(ToyTask(), World(learners=2, link="1s;3s"), steps=5)
+    assert made.virtual_s == pytest.approx(5 * (1 + 2 * 3))
+
+
 # ---------------------------------------------------------------- no decision of its own
 
 
@@ -154,6 +171,27 @@ def test_every_fault_strikes_and_the_run_ends_whole(fault: str, method: str) -> 
     assert [f["struck"] for f in made.faults] == [True]
     assert made.model_hash != quiet.model_hash
     whole(made)
+
+
+@pytest.mark.parametrize(("faults", "down"), [
+    ("kill:1@10s+7s", 7),
+    ("kill:1.trainer@10s", 4),  # world.restart
+    ("kill:1@50s+100s", 11),  # until the end, a step after the 60th
+    ("kill:1@10s+7s kill:1@12s+9s", (7, 0)),  # the second finds nobody
+    ("kill:1.agent@10s", 0), ("stop:1@10s+20s", 0), ("slow:1x0.5@10s+20s", 0), ("leave:1@10s", 0), ("join:3@10s", 0),
+])  # fmt: skip
+def test_how_long_a_kill_took_its_learner_away(faults: str, down: int | tuple[int, ...]) -> None:
+    made = run(ToyTask(), small(), World(learners=3, faults=faults, restart=4.0), evals=1)
+    assert tuple(one["down_s"] for one in made.faults) == (down if isinstance(down, tuple) else (down,))
+
+
+@pytest.mark.parametrize("evals", [1, 3, 12])
+def test_the_curve_has_as_many_points_as_asked_for(evals: int) -> None:
+    policy = small(steps=96)
+    for made in (run(ToyTask(), policy, World(), evals=evals), run_data_parallel(ToyTask(), World(), steps=96, evals=evals)):
+        steps = [point.step for point in made.eval_curve]
+        assert len(steps) == evals and steps == sorted(set(steps))
+        assert made.eval_curve[-1].loss == made.eval_loss and made.eval_curve[-1].virtual_s == made.virtual_s
 
 
 def whole(made: object) -> None:

@@ -115,6 +115,25 @@ def test_what_is_overwritten_is_not_kept():
     assert only(Planner(fleet())).kept == pytest.approx(1 - 1 / 24)
 
 
+def test_what_sites_keep_counts_by_what_they_compute():
+    # a has steps of 6 s and takes over one after the hand-over, 6 s of 24 * 6; b has steps of 12 s and takes over after 12,
+    # but it is a third of the work
+    choice = only(Planner(fleet(site(), site("b", chips=5), choices=replace(ONE, overlaps=(3,)))))
+    assert (choice.policy.interval, choice.policy.overlap) == (24, 3)
+    assert choice.kept == pytest.approx(1 - (2 / 3 * 6 + 1 / 3 * 12) / (24 * 6))
+
+
+def test_one_job_on_two_sites_has_the_failures_of_both():
+    # 64 chips of 10 hours fail 6.4 times an hour, 128 of 40 hours 3.2 times: 192 chips of 20 hours each; slices and returns
+    # are those of the first
+    sites = site(chips=64, mtbi=10.0, back=1800.0, slice_chips=4), site("b", chips=128, mtbi=40.0, back=60.0, slice_chips=16)
+    expected = simulate(Job(chips=192, learners=1, kind="elastic", mtbi=72000.0, days=2000 / (192 / 20 * 24), slice_chips=4,
+                            returns=Returns(mean=1800.0)), 0).goodput  # fmt: skip
+    planner = Planner(fleet(*sites))
+    for name in ("data-parallel", "diloco"):
+        assert only(planner, name).goodput == pytest.approx(expected) and expected < 0.9
+
+
 def test_synchronous_methods_wait_for_the_slowest_and_for_its_link():
     planner = Planner(fleet(site(), site("slow", chips=5)))
     assert only(planner, "diloco").days == pytest.approx(1e12 / (2 * 1e6 / 12) / DAY)

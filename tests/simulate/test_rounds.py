@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from typing import Any
 
@@ -11,6 +12,7 @@ from skerry.cli import main
 from skerry.cli.simulate_rounds import RoundsCommand, read_config
 from skerry.codecs import get_codec
 from skerry.core.layout import TensorSpec, build_layout
+from skerry.core.messages import Close, Merge
 from skerry.core.policy import ALL
 from skerry.core.presets import preset
 from skerry.errors import ConfigError
@@ -81,6 +83,35 @@ def test_ages_say_how_stale_what_was_merged_is() -> None:
     result = simulate_rounds(policy, World(learners=4, speeds=(1, 1, 1, 0.1)), params=4000)
     assert sum(result.ages.values()) == pytest.approx(result.figures["mean_contributors"] * result.figures["rounds"])
     assert result.staleness == sum(age * n for age, n in result.ages.items()) / sum(result.ages.values())
+
+
+def test_an_age_is_how_many_versions_came_since_the_one_it_is_measured_from() -> None:
+    versions = Versions(2)
+    for version in (1, 2, 3):
+        versions.close(Close(fragment=1, step=10 * version, version=version, included=()))
+    merge = Merge(learner=0, generation=1, fragment=1, step=40, tokens=1, steps=1)
+    for base in (1, 3, 3):
+        versions.add(merge, base)
+    assert versions.ages == {2: 1, 0: 2} and (versions.body(0), versions.body(1)) == (0, 3)
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_parameters_that_do_not_go_even_are_counted_and_garbage_is_collected_as_before(on: bool) -> None:
+    """31 over 24 fragments: seven have two."""
+    before = gc.isenabled()
+    (gc.enable if on else gc.disable)()
+    try:
+        result = simulate_rounds(preset("decoupled", steps=24, codec_up="fp32"), World(learners=1), params=31)
+        assert gc.isenabled() == on
+    finally:
+        (gc.enable if before else gc.disable)()
+    assert result.figures["params"] == 31
+
+
+def test_garbage_is_collected_again_after_a_run_that_failed() -> None:
+    with pytest.raises(ConfigError, match="standstill"):
+        simulate_rounds(preset("decoupled", steps=50), World(learners=1, faults="leave:0@3s"), params=24)
+    assert gc.isenabled()
 
 
 def test_the_command_prints_a_row_for_each_rule(capsys: pytest.CaptureFixture[str]) -> None:
