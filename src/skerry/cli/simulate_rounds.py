@@ -61,7 +61,7 @@ class RoundsCommand(OutputOptions):
     step_time: str = "1s"  # of a step at speed 1
     link: str = ""  # of every learner: LATENCY,BANDWIDTH; several, parted by ";", go to the learners in turn
     faults: str = ""  # what strikes whom when: "kill:2@30s stop:1@5min+20s"
-    fault_rate: float = 0.0  # share of each learner's time that random kills take away
+    fault_rate: float = 0.0  # share of the time of each learner there from the start that random kills take away
     seed: int = 0  # of jitter and random faults
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """KEY=VALUE, any field of policy and world: policy.interval=96"""
