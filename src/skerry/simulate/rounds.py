@@ -99,9 +99,9 @@ class RoundsResult:
 
 
 def simulate_rounds(policy: Policy, world: World, *, params: int = 0, tokens: int = 1, layout: Layout | None = None,
-                    sample_s: float = 0.0, progress: Callable[[float], None] | None = None) -> RoundsResult:  # fmt: skip
-    """The run of that policy in that world. `params`: of the model (or give its `layout`); `tokens`: of a step; `sample_s`:
-    seconds between two samples of the traffic, 0 = 120 to 240 over the run. Raises ConfigError."""
+                    progress: Callable[[float], None] | None = None) -> RoundsResult:  # fmt: skip
+    """The run of that policy in that world. `params`: of the model (or give its `layout`); `tokens`: of a step. Raises
+    ConfigError."""
     if layout is None:
         if params < policy.fragments:
             raise cannot_work("params", params, f"give at least one a fragment ({policy.fragments})")
@@ -114,7 +114,7 @@ def simulate_rounds(policy: Policy, world: World, *, params: int = 0, tokens: in
     live = VirtualRun(policy, layout, world, versions, lambda learner: Learner(tokens, policy.fragments),
                       (lambda: progress(live.hub.core.progress)) if progress else (lambda: None))  # fmt: skip
     steps = policy.steps or policy.tokens // (tokens * world.learners)
-    meter = Meter(live, sample_s, max(steps, 1) * world.run_step(policy.quorum) / SAMPLES)
+    meter = Meter(live, max(steps, 1) * world.run_step(policy.quorum) / SAMPLES)
     with _without_collection():
         live.run()
     return _result(live, versions, meter.end())

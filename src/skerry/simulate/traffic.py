@@ -32,17 +32,18 @@ class Traffic:
 
 
 class Meter:
-    """Reads what has left from time to time. `every`: seconds; 0: as gives 120 to 240 samples, whatever the run takes."""
+    """Reads what has left from time to time: SAMPLES times or up to twice as often, whatever the run takes. `every`: seconds
+    between the first ones."""
 
-    def __init__(self, live: VirtualRun, every: float, first: float) -> None:
-        self._live, self._thin, self._every = live, not every, every or first
+    def __init__(self, live: VirtualRun, every: float) -> None:
+        self._live, self._every = live, every
         self._times: list[float] = []
         self._read: list[NDArray[np.int64]] = []  # what had left by then, by [link, direction]
         live.queue.after(self._every, self._again)
 
     def _again(self) -> None:
         self._look()
-        if self._thin and len(self._times) == 2 * SAMPLES:
+        if len(self._times) == 2 * SAMPLES:
             del self._times[::2], self._read[::2]
             self._every *= 2
         self._live.queue.after(self._every, self._again)
