@@ -103,13 +103,11 @@ def write_config(path: Path, planner: Planner, chosen: Choice) -> None:
     """The chosen run, for `skerry train` and `skerry syncer`. Raises StorageError."""
     from skerry.cli.tree import TrainConfig  # late: it brings torch
     from skerry.syncer.config import SyncerConfig
-    from skerry.syncer.keeper import writing
 
     assert chosen.policy is not None
     policy = chosen.policy.replace(**planner.patience(chosen))
-    write(path, TrainConfig(learners=chosen.learners, policy=policy, syncer=SyncerConfig(run_dir=Path("runs/planned"))))
-    with writing(path):
-        path.write_text(REACHING + path.read_text())
+    planned = TrainConfig(learners=chosen.learners, policy=policy, syncer=SyncerConfig(run_dir=Path("runs/planned")))
+    write(path, planned, head=REACHING)
     print(f"{path} listens on this machine alone; for other sites, its first lines say what to set", file=sys.stderr)
 
 

@@ -31,10 +31,10 @@ def read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is no TOML: {error}", remedy="correct that place") from error
 
 
-def write(path: Path, config: Any) -> None:
-    """The whole tree, as `filled` reads it back. Raises StorageError."""
+def write(path: Path, config: Any, head: str = "") -> None:
+    """The whole tree, as `filled` reads it back. `head`: comments above it. Raises StorageError."""
     try:
-        path.write_text(tomli_w.dumps(plain(config)))
+        path.write_text(head + tomli_w.dumps(plain(config)))
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror}", remedy="free space there, or name another folder") \
             from error  # fmt: skip
