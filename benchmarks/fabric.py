@@ -20,7 +20,7 @@ from typing import Any
 import trustme
 from benchmarks._table import Row, at_least, report
 
-from skerry.core.messages import Answer, Contribution, Count
+from skerry.core.messages import Contribution, Count, Verdict
 from skerry.fabric.client import connect
 from skerry.fabric.handshake import Token
 from skerry.fabric.link import Link
@@ -57,7 +57,7 @@ class Receiver:
         return self.memory[:nbytes]
 
     def on_bulk(self, link: Link, message: Contribution, buffer: memoryview) -> None:
-        link.send(Answer(learner=0, generation=1, fragment=0, step=message.step, verdict="merged"))
+        link.send(Verdict(learner=0, generation=1, fragment=0, step=message.step, verdict="merged"))
 
     def on_bulk_lost(self, link: Link, message: Any, buffer: memoryview) -> None: ...
 

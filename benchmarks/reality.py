@@ -152,7 +152,7 @@ def train(folder: Path, *options: str) -> RunRecord:
 def look(record: RunRecord) -> Seen:
     """Joins and step times of a run without faults."""
     joined = {event["learner"]: event["t"] for event in record.events if event["event"] == "join"}
-    over = next(event["t"] for event in record.events if event["event"] == "finish")
+    over = next(event["t"] for event in record.events if event["event"] == "budget_reached")
     steps = {one["learner"]: one["steps"] for one in record.figures["per_learner"]}
     order = sorted(joined, key=joined.__getitem__)
     started = {fault["learner"]: fault["t"] for fault in record.faults if fault["event"] == "start"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from skerry.core.hands import AHEAD, Ahead
-from skerry.core.messages import Contribution, CopyOut, Drop, Finish, Nothing, Prepare, TakeOver, Welcome
+from skerry.core.messages import Abstain, BudgetReached, Contribution, CopyOut, Drop, Encode, TakeOver, Welcome
 from support.desk import after, only
 from support.island import Island
 
@@ -42,7 +42,7 @@ def ordered(**policy: object) -> Island:
 def ready(**policy: object) -> Island:
     """And has done so."""
     island = ordered(**policy)
-    assert island.copy(AHEAD) == [Prepare(fragment=0, until=after(9))]
+    assert island.copy(AHEAD) == [Encode(fragment=0, until=after(9))]
     return island
 
 
@@ -77,7 +77,7 @@ def test_a_question_that_comes_before_the_copy_is_answered_by_it() -> None:
     island = ordered()
     assert not only(island.ask(30), CopyOut), "it is ordered already"
     prepare, answer = island.copy(AHEAD)
-    assert prepare == Prepare(fragment=0, until=after(9)) and isinstance(answer, Contribution) and answer.step == 30
+    assert prepare == Encode(fragment=0, until=after(9)) and isinstance(answer, Contribution) and answer.step == 30
 
 
 def test_nothing_done_since_is_said_to_a_question_and_kept_silent_without() -> None:
@@ -86,7 +86,7 @@ def test_nothing_done_since_is_said_to_a_question_and_kept_silent_without() -> N
         island.memory.settled[0] = after(9)
         if asked:
             island.ask(30)
-        nothing = only(island.copy(AHEAD), Nothing)
+        nothing = only(island.copy(AHEAD), Abstain)
         assert [word.step for word in nothing] == ([30] if asked else [])
 
 
@@ -127,7 +127,7 @@ def test_a_second_copy_that_was_ordered_before_changes_nothing() -> None:
 def test_the_last_question_is_for_what_was_done_since() -> None:
     island = ready()
     island.step()
-    island.feed(Finish())
+    island.feed(BudgetReached())
     assert only(island.ask(40, final=True), CopyOut) == [CopyOut(fragment=0, step=40)]
     (answer,) = only(island.copy(40), Contribution)
     assert answer.until == after(10)
@@ -148,7 +148,7 @@ def test_who_is_asked_for_more_than_it_has_room_for_says_so_at_once() -> None:
     island.step()
     assert island.policy.slots == 6
     for fragment in range(8):
-        (word,) = only(island.ask(9, fragment), CopyOut if fragment < 6 else Nothing)
+        (word,) = only(island.ask(9, fragment), CopyOut if fragment < 6 else Abstain)
         assert (word.fragment, word.step) == (fragment, 9)
     island.copy(9, fragment=0)
     assert only(island.ask(10, fragment=7), CopyOut), "there is room again"
@@ -158,7 +158,7 @@ def test_who_is_asked_for_more_than_it_has_room_for_says_so_at_once() -> None:
 def test_when_nothing_is_copied_ahead(without: str) -> None:
     island = slow_island(**({"grace": 0.0} if without == "grace" else {}))
     if without == "budget":
-        island.feed(Finish())
+        island.feed(BudgetReached())
     if without == "link":
         island.core.link_lost()
     assert not only(island.step(), CopyOut)

@@ -5,23 +5,23 @@ from __future__ import annotations
 import pytest
 
 from skerry.core.messages import (
+    Abstain,
     Ask,
+    BudgetReached,
     Cancel,
     Contribution,
     CopyOut,
     Count,
-    Done,
-    End,
-    Finish,
     Go,
     Join,
-    Nothing,
+    LoopLeft,
+    ProvideInitial,
     Received,
     Refused,
     Report,
-    Seed,
-    Seeded,
-    Stopped,
+    RequestInitial,
+    RunOver,
+    StopLoop,
     TakenOver,
     TakeOver,
     Warn,
@@ -54,8 +54,8 @@ def test_a_delivery_that_overtakes_its_welcome_is_kept_for_it() -> None:
 def test_the_seeder_copies_every_fragment_out() -> None:
     island = Island(begun=False, fragments=2)
     island.welcome()
-    assert island.feed(Seed(learner=3)) == [CopyOut(fragment=0, step=-1), CopyOut(fragment=1, step=-1)]
-    assert only(island.copy(-1, 1), Seeded) == [Seeded(learner=3, generation=1, fragment=1)]
+    assert island.feed(RequestInitial(learner=3)) == [CopyOut(fragment=0, step=-1), CopyOut(fragment=1, step=-1)]
+    assert only(island.copy(-1, 1), ProvideInitial) == [ProvideInitial(learner=3, generation=1, fragment=1)]
 
 
 def test_a_refusal_is_told_to_the_user() -> None:
@@ -93,7 +93,7 @@ def test_the_copy_may_be_made_at_a_later_boundary_than_the_one_asked_at() -> Non
 def test_without_a_step_since_the_base_there_is_nothing() -> None:
     island = Island()
     island.ask(4)
-    assert only(island.copy(4), Nothing) == [Nothing(learner=3, generation=1, fragment=0, step=4)]
+    assert only(island.copy(4), Abstain) == [Abstain(learner=3, generation=1, fragment=0, step=4)]
     assert not island.core.open_contributions()
 
 
@@ -102,14 +102,14 @@ def test_while_a_hand_over_is_open_there_is_nothing_and_the_same_ask_again_is_ol
     island.step(4)
     island.hand_over(4)
     assert island.ask(4) == []
-    assert [type(a) for a in island.ask(8)] == [Nothing]
+    assert [type(a) for a in island.ask(8)] == [Abstain]
 
 
 def test_while_a_take_over_is_ordered_there_is_nothing() -> None:
     island = Island()
     island.step(4)
     assert only(island.deliver(1, 4), TakeOver)
-    assert [type(a) for a in island.ask(5)] == [Nothing]
+    assert [type(a) for a in island.ask(5)] == [Abstain]
 
 
 @pytest.mark.parametrize("verdict", ["late", "stale", "refused"])
@@ -136,7 +136,7 @@ def test_merged_alone_does_not_end_it_the_delivery_does() -> None:
     island.step(4)
     island.hand_over(4)
     island.answer(4, "merged")
-    assert only(island.ask(8), Nothing)
+    assert only(island.ask(8), Abstain)
     assert only(island.deliver(1, 4, merged=4 * TOKENS), TakeOver)
 
 
@@ -162,7 +162,7 @@ def test_open_contributions_are_sent_again_on_the_next_link() -> None:
 
 def test_at_the_budget_the_trainer_is_told_and_progress_is_whole() -> None:
     island = Island()
-    assert only(island.feed(Finish()), Done) and island.core.progress == 1.0
+    assert only(island.feed(BudgetReached()), StopLoop) and island.core.progress == 1.0
 
 
 def test_progress_never_falls() -> None:
@@ -178,21 +178,21 @@ def test_the_final_hand_over_waits_until_the_fragments_present_business_is_done(
     island = Island()
     island.step(4)
     island.hand_over(4)
-    island.feed(Finish())
+    island.feed(BudgetReached())
     assert not only(island.ask(9, final=True), CopyOut)
     island.deliver(1, 4, merged=4 * TOKENS)
     island.step()
     actions = island.apply(1)
     assert only(actions, CopyOut) == [CopyOut(fragment=0, step=9)]
-    island.feed(Stopped(count=after(5)))
-    assert only(island.copy(9), Nothing), "all of it was merged or overwritten"
-    assert only(island.feed(End()), End)
+    island.feed(LoopLeft(count=after(5)))
+    assert only(island.copy(9), Abstain), "all of it was merged or overwritten"
+    assert only(island.feed(RunOver()), RunOver)
 
 
 def test_who_never_took_over_has_nothing_for_the_last_round() -> None:
     island = Island(begun=False)
     island.welcome()
-    assert only(island.ask(9, final=True), Nothing)
+    assert only(island.ask(9, final=True), Abstain)
 
 
 def test_the_last_word_bears_the_last_counters() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from skerry.core.ledger import Ledger
-from skerry.core.messages import Close, Count, End, Merge, TakenOver
+from skerry.core.messages import Close, Count, Merge, RunOver, TakenOver
 from support.desk import Desk, after, only
 
 
@@ -95,7 +95,7 @@ def test_after_the_end_nothing_is_pending() -> None:
     desk.step(1, 2)
     desk.step(0, 3)
     desk.hand(0, 4)
-    assert only(desk.nothing(1, 4), End)
+    assert only(desk.nothing(1, 4), RunOver)
     assert desk.amounts() == {"merged": 30, "died": 20}
 
 

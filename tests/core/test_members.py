@@ -6,7 +6,20 @@ import json
 
 import pytest
 
-from skerry.core.messages import Answer, Ask, Close, Deliver, Gone, Join, Merge, Refused, Seed, Seeded, Start, Welcome
+from skerry.core.messages import (
+    Ask,
+    Close,
+    Deliver,
+    Gone,
+    Join,
+    Merge,
+    ProvideInitial,
+    Refused,
+    RequestInitial,
+    Start,
+    Verdict,
+    Welcome,
+)
 from skerry.core.policy import Policy
 from skerry.core.syncer import SyncerCore
 from support.desk import Desk, after, only
@@ -75,11 +88,11 @@ def empty(**policy: object) -> tuple[SyncerCore, str]:
 def test_a_run_starts_empty_and_asks_the_first_learner_for_its_model() -> None:
     core, layout = empty()
     actions = core.handle(0.0, Join(layout=layout))
-    assert only(actions, Seed) == [Seed(learner=0)]
-    assert not only(core.handle(0.0, Join(layout=layout)), Seed), "the second one waits"
-    core.handle(0.0, Seeded(learner=0, generation=1, fragment=0))
+    assert only(actions, RequestInitial) == [RequestInitial(learner=0)]
+    assert not only(core.handle(0.0, Join(layout=layout)), RequestInitial), "the second one waits"
+    core.handle(0.0, ProvideInitial(learner=0, generation=1, fragment=0))
     assert core.versions == [] and core.phase == "waiting"
-    actions = core.handle(0.0, Seeded(learner=0, generation=1, fragment=1))
+    actions = core.handle(0.0, ProvideInitial(learner=0, generation=1, fragment=1))
     assert core.versions == [0, 0] and core.phase == "running"
     assert only(actions, Deliver) == [Deliver(learner=i, fragments=(0, 1)) for i in (0, 1)]
 
@@ -88,9 +101,9 @@ def test_another_learner_is_asked_when_the_first_one_goes() -> None:
     core, layout = empty()
     core.handle(0.0, Join(layout=layout))
     core.handle(0.0, Join(layout=layout))
-    core.handle(0.0, Seeded(learner=0, generation=1, fragment=0))
-    assert only(core.handle(0.0, Gone(learner=0, generation=1)), Seed) == [Seed(learner=1)]
-    core.handle(0.0, Seeded(learner=1, generation=1, fragment=1))
+    core.handle(0.0, ProvideInitial(learner=0, generation=1, fragment=0))
+    assert only(core.handle(0.0, Gone(learner=0, generation=1)), RequestInitial) == [RequestInitial(learner=1)]
+    core.handle(0.0, ProvideInitial(learner=1, generation=1, fragment=1))
     assert core.versions == [], "what the first one sent does not count"
 
 
@@ -98,13 +111,13 @@ def test_another_learner_is_asked_when_the_first_one_goes() -> None:
 def test_a_learner_that_comes_again_while_its_model_is_awaited_is_asked_again(generation: int) -> None:
     core, layout = empty()
     core.handle(0.0, Join(layout=layout))
-    core.handle(0.0, Seeded(learner=0, generation=1, fragment=0))
+    core.handle(0.0, ProvideInitial(learner=0, generation=1, fragment=0))
     again = core.handle(0.0, Join(learner=0, generation=generation, layout=layout))  # before its old link was seen to break
-    assert [type(a) for a in again] == [Welcome, Seed]
+    assert [type(a) for a in again] == [Welcome, RequestInitial]
     now = again[0].generation
-    core.handle(0.0, Seeded(learner=0, generation=now, fragment=1))
+    core.handle(0.0, ProvideInitial(learner=0, generation=now, fragment=1))
     assert core.versions == [], "what came over the old link does not count"
-    core.handle(0.0, Seeded(learner=0, generation=now, fragment=0))
+    core.handle(0.0, ProvideInitial(learner=0, generation=now, fragment=0))
     assert core.versions == [0, 0]
 
 
@@ -112,17 +125,17 @@ def test_a_flawed_first_model_is_refused_and_another_learner_asked() -> None:
     core, layout = empty()
     core.handle(0.0, Join(layout=layout))
     core.handle(0.0, Join(layout=layout))
-    actions = core.handle(0.0, Seeded(learner=0, generation=1, fragment=0, flaw="non-finite values in tensor 0.w"))
-    (answer,) = only(actions, Answer)
+    actions = core.handle(0.0, ProvideInitial(learner=0, generation=1, fragment=0, flaw="non-finite values in tensor 0.w"))
+    (answer,) = only(actions, Verdict)
     assert (answer.learner, answer.verdict, answer.step) == (0, "refused", -1)
-    assert only(actions, Seed) == [Seed(learner=1)]
+    assert only(actions, RequestInitial) == [RequestInitial(learner=1)]
 
 
 def test_nobody_is_asked_where_version_0_lies_ready() -> None:
     core, layout = empty()
     core.handle(0.0, Start())
     actions = core.handle(0.0, Join(layout=layout))
-    assert not only(actions, Seed) and only(actions, Deliver)
+    assert not only(actions, RequestInitial) and only(actions, Deliver)
 
 
 def test_training_begins_when_enough_learners_are_here() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from skerry.core.messages import Answer, Ask, Cancel, Close, Deliver, End, Finish, Merge, Refused
+from skerry.core.messages import Ask, BudgetReached, Cancel, Close, Deliver, Merge, Refused, RunOver, Verdict
 from support.desk import Desk, after, only
 
 
@@ -19,7 +19,7 @@ def opened(learners: int, **policy: object) -> Desk:
 
 
 def verdict(actions: list) -> str:
-    (answer,) = only(actions, Answer)
+    (answer,) = only(actions, Verdict)
     return answer.verdict
 
 
@@ -251,7 +251,7 @@ def test_one_that_covers_what_is_settled_already_is_stale() -> None:
 def test_a_flawed_one_is_refused_with_its_reason_and_the_learner_gets_the_value_anew() -> None:
     desk = opened(2)
     actions = desk.hand(0, 4, flaw="non-finite values in tensor 0.w")
-    (answer,) = only(actions, Answer)
+    (answer,) = only(actions, Verdict)
     assert (answer.learner, answer.verdict, answer.reason) == (0, "refused", "non-finite values in tensor 0.w")
     assert only(actions, Deliver) == [Deliver(learner=0, fragments=(0,))]
     assert not only(actions, Merge) and desk.core.rounds.open
@@ -309,7 +309,7 @@ def test_at_the_budget_open_rounds_close_and_one_last_round_takes_every_fragment
     desk.hand(0, 4, 1)
     assert list(desk.core.rounds.open) == [0]
     actions = desk.step(0, 2)
-    assert only(actions, Finish) and desk.core.phase == "ending" and not only(actions, Ask)
+    assert only(actions, BudgetReached) and desk.core.phase == "ending" and not only(actions, Ask)
     asks = only(desk.hand(0, 4, 0), Ask)
     assert [(ask.fragment, ask.step, ask.final) for ask in asks] == [(0, 7, True), (1, 7, True)]
     assert only(desk.join(5), Refused)[0].code == "over"
@@ -326,9 +326,9 @@ def test_the_last_round_waits_no_longer_than_final_timeout() -> None:
     desk = Desk(2, steps=2, final_timeout=3.0)
     desk.step(0, 2)
     desk.hand(0, 3)
-    assert not only(desk.wait(2.9), End)
+    assert not only(desk.wait(2.9), RunOver)
     actions = desk.wait(0.2)
-    assert [type(a) for a in actions] == [Close, End]
+    assert [type(a) for a in actions] == [Close, RunOver]
     assert desk.amounts() == {"merged": 20}
 
 
@@ -338,7 +338,7 @@ def test_what_the_last_round_does_not_merge_is_lost_and_nothing_is_pending() -> 
     desk.step(0, 2)
     desk.hand(0, 3)
     actions = desk.nothing(1, 3)
-    assert only(actions, Close) and only(actions, End)
+    assert only(actions, Close) and only(actions, RunOver)
     assert desk.amounts() == {"merged": 20, "died": 10}
 
 
@@ -352,7 +352,7 @@ def test_the_last_round_takes_what_would_be_carried_however_old_its_base(rule: s
     desk.step(0, 4)
     desk.hand(0, 9)
     actions = desk.hand(1, 9, base=0)
-    assert [a.verdict for a in only(actions, Answer)] == ([verdict_] if verdict_ else [])
+    assert [a.verdict for a in only(actions, Verdict)] == ([verdict_] if verdict_ else [])
     assert desk.core.phase == "ended"
     assert desk.amounts() == ({"merged": 110} if rule == "carry" else {"merged": 80, "died": 30})
 
@@ -360,7 +360,7 @@ def test_the_last_round_takes_what_would_be_carried_however_old_its_base(rule: s
 def test_a_run_whose_learners_are_all_dead_at_the_end_ends() -> None:
     desk = Desk(1, tokens=20)
     desk.step(0, 2)
-    assert only(desk.die(0), End)
+    assert only(desk.die(0), RunOver)
     assert desk.amounts() == {"died": 20}
 
 

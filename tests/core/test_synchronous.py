@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from skerry.core.messages import (
-    Answer,
+    Abstain,
     Ask,
+    BudgetReached,
     Cancel,
     Close,
     Contribution,
     CopyOut,
-    Finish,
     Go,
-    Nothing,
     TakeOver,
+    Verdict,
 )
 from skerry.core.syncer import SyncerCore
 from support.desk import TOKENS, Desk, after, only
@@ -84,7 +84,7 @@ def test_the_last_round_bears_a_step_that_no_learner_can_have_handed_over_at() -
     assert ask.final and ask.step > 6 + 4 + 2
     desk.take(1, settled=after(4))
     desk.step(1, 2)
-    assert only(desk.hand(1, 8), Answer)[0].verdict == "late", "a regular hand-over, made before it heard of the end"
+    assert only(desk.hand(1, 8), Verdict)[0].verdict == "late", "a regular hand-over, made before it heard of the end"
     desk.nothing(0, ask.step)
     assert only(desk.hand(1, ask.step), Close)
     assert desk.amounts() == {"merged": 120}
@@ -154,7 +154,7 @@ def test_the_end_lets_it_go_on() -> None:
     island = synchronous(overlap=0)
     island.step()
     island.copy(4)
-    assert only(island.feed(Finish()), Go) == [Go(steps=4)]
+    assert only(island.feed(BudgetReached()), Go) == [Go(steps=4)]
 
 
 def test_a_synchronous_laggard_takes_over_at_once_and_says_nothing_of_what_it_passed_over() -> None:
@@ -162,7 +162,7 @@ def test_a_synchronous_laggard_takes_over_at_once_and_says_nothing_of_what_it_pa
     (order,) = only(island.deliver(3, 12), TakeOver)
     actions = island.apply(order.version)
     assert island.core.clock == 12
-    assert [nothing.step for nothing in only(actions, Nothing)] == [4, 8, 12]
+    assert [nothing.step for nothing in only(actions, Abstain)] == [4, 8, 12]
 
 
 def test_a_boundary_at_which_a_value_of_that_step_was_taken_over_has_nothing_to_hand_over() -> None:
@@ -170,9 +170,9 @@ def test_a_boundary_at_which_a_value_of_that_step_was_taken_over_has_nothing_to_
     island = synchronous()
     (order,) = only(island.deliver(3, 12), TakeOver)
     island.steps += 1
-    assert only(island.apply(order.version), Nothing)
+    assert only(island.apply(order.version), Abstain)
     actions = island.step(0)
-    assert [nothing.step for nothing in only(actions, Nothing)] == [12] and not only(actions, CopyOut)
+    assert [nothing.step for nothing in only(actions, Abstain)] == [12] and not only(actions, CopyOut)
 
 
 def test_a_jump_takes_along_what_was_to_wait_for_the_steps_passed_over() -> None:

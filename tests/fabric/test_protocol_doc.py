@@ -20,7 +20,7 @@ import pytest
 
 from skerry.codecs import CODECS
 from skerry.core.layout import Layout, TensorSpec, build_layout
-from skerry.core.messages import Answer, Contribution, Count, Report, Verdict
+from skerry.core.messages import Contribution, Count, Outcome, Report, Verdict
 from skerry.fabric import connection, link, listener, wire
 from skerry.fabric.handshake import REMEDIES, Token
 from skerry.fabric.messages import HANDSHAKE, KINDS, Challenge, Hello, Kind, Role
@@ -61,7 +61,7 @@ def test_the_tables_name_nothing_else() -> None:
 
 
 def test_words_that_fields_may_have_are_named() -> None:
-    for word in (*typing.get_args(Role), *typing.get_args(Verdict)):
+    for word in (*typing.get_args(Role), *typing.get_args(Outcome)):
         assert re.search(rf"\b{word}\b", TEXT)
     for code in REMEDIES:
         assert f"| `{code}` |" in TEXT
@@ -158,7 +158,7 @@ def test_a_client_written_from_the_document_is_understood(fabric: SimpleNamespac
 
     def react(end: Any, message: Any) -> None:
         if isinstance(message, Contribution):
-            end.send(Answer(learner=2, generation=1, fragment=0, step=message.step, verdict="late"))
+            end.send(Verdict(learner=2, generation=1, fragment=0, step=message.step, verdict="late"))
 
     async def run() -> None:
         async with fabric.listening() as (listening, host):

@@ -20,7 +20,7 @@ import torch
 
 import skerry
 from skerry.core.layout import Layout
-from skerry.core.messages import Delivery, Join, Report, Seed, Seeded, Welcome
+from skerry.core.messages import Delivery, Join, ProvideInitial, Report, RequestInitial, Welcome
 from skerry.core.policy import Policy
 from skerry.fabric.handshake import Token
 from skerry.fabric.link import Link
@@ -128,9 +128,9 @@ class ScriptedSyncer:
         """Let the first learner in, take its model, deliver it as version 0."""
         join, _ = self.wait_for(Join)
         self.send(Welcome(learner=learner, generation=generation, clock=0, first_step=first_step, progress=0.0))
-        self.send(Seed(learner=learner))
+        self.send(RequestInitial(learner=learner))
         for _ in range(self.policy.fragments):
-            seeded, body = self.wait_for(Seeded)
+            seeded, body = self.wait_for(ProvideInitial)
             self.values[seeded.fragment] = np.frombuffer(body, np.float32).copy()
         for fragment, value in self.values.items():
             self.deliver(fragment, 0, value)

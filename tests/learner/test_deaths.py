@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import nn
 
-from skerry.core.messages import Answer, Ask, Contribution, Finish, Join, Leave, Report, TakenOver, Welcome
+from skerry.core.messages import Ask, BudgetReached, Contribution, Join, Leave, Report, TakenOver, Verdict, Welcome
 from skerry.core.policy import Policy
 from skerry.core.presets import preset
 
@@ -98,7 +98,7 @@ def test_what_was_taken_over_while_the_agent_was_dying_is_known_to_the_next(isla
     hand, _ = it.until(Contribution)
     agent, boundary = it.agent, it.learner._boundary
     if not included:
-        it.syncer.send(Answer(learner=0, generation=1, fragment=1, step=2, verdict="late"))
+        it.syncer.send(Verdict(learner=0, generation=1, fragment=1, step=2, verdict="late"))
     value = np.full(it.syncer.layout.sizes[1], 4.0, np.float32)
     it.syncer.deliver(1, 1, value, step=2, merged=hand.until.tokens if included else 0)
     deadline = time.monotonic() + 20
@@ -276,7 +276,7 @@ def test_ctrl_c_leaves(trainer) -> None:
 
 def test_ctrl_c_in_the_last_round_leaves(trainer) -> None:
     it = trainer(POLICY)
-    it.syncer.send(Finish())
+    it.syncer.send(BudgetReached())
     it.line()
     it.process.send_signal(signal.SIGINT)
     it.process.wait(10)

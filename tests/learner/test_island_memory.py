@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from skerry.core.layout import TensorSpec, build_layout
-from skerry.core.messages import Applied, CopiedOut, CopyOut, Count, Done, Go, Stepped, Stopped, TakeOver
+from skerry.core.messages import Applied, CopiedOut, CopyOut, Count, Go, LoopLeft, Stepped, StopLoop, TakeOver
 from skerry.core.policy import Policy
 from skerry.core.presets import preset
 from skerry.errors import StorageError
-from skerry.fabric.orders import Attached, Channel, Failed, Greeted, Over, pack, unpack
-from skerry.fabric.shm import RING, IslandMemory, Pulse
+from skerry.island.memory import RING, IslandMemory, Pulse
+from skerry.island.orders import Attached, Channel, Detach, Failed, Greeted, pack, unpack
 
 SHM = Path("/dev/shm")
 LAYOUT = build_layout([TensorSpec(name=f"t{i}", shape=(i + 1, 7)) for i in range(6)], 3, "balanced")
@@ -75,7 +75,7 @@ def test_step_durations_are_a_ring(pair) -> None:
 WRITER = """
 import sys
 from skerry.core.layout import Layout
-from skerry.fabric.shm import IslandMemory, Pulse
+from skerry.island.memory import IslandMemory, Pulse
 memory = IslandMemory(int(sys.argv[1]), Layout.from_json(sys.argv[2]), 2, whole=True)
 n = memory.pulse().steps
 while True:
@@ -146,8 +146,8 @@ COUNT = Count(3, 2**40, 2**50)
 
 
 @pytest.mark.parametrize("message", [
-    Stepped(count=COUNT), Stopped(count=COUNT), Attached(count=COUNT), CopiedOut(fragment=2, step=-1, count=COUNT),
-    Applied(fragment=0, version=2**33, count=COUNT), CopyOut(fragment=5, step=77), Go(steps=0), Done(), Over(),
+    Stepped(count=COUNT), LoopLeft(count=COUNT), Attached(count=COUNT), CopiedOut(fragment=2, step=-1, count=COUNT),
+    Applied(fragment=0, version=2**33, count=COUNT), CopyOut(fragment=5, step=77), Go(steps=0), StopLoop(), Detach(),
     *(TakeOver(fragment=1, version=4, rule=rule) for rule in ("overwrite", "rebase", "blend", "carry")),
     Greeted(policy='{"a": 1}', run_id="r"), Failed(error="RefusedError", message="é", remedy="", code="token"),
 ])  # fmt: skip
@@ -192,9 +192,9 @@ def test_a_dead_peer_takes_nothing() -> None:
 def test_closing_is_seen_even_if_a_forked_child_holds_the_socket() -> None:
     trainer, agent = _ends()
     held = os.dup(trainer.socket.fileno())
-    trainer.post(Done())
+    trainer.post(StopLoop())
     trainer.close()
-    assert agent.receive() == (Done(), -1)
+    assert agent.receive() == (StopLoop(), -1)
     assert agent.receive() is None and agent.closed
     os.close(held)
     agent.close()
@@ -205,13 +205,13 @@ def test_a_file_travels() -> None:
     memory = IslandMemory.create(SHM, LAYOUT, 2)
     memory.value(0, 0)[:] = 4.0
     trainer.post_file(Attached(count=COUNT), memory.file)
-    trainer.post(Stopped(count=COUNT))
+    trainer.post(LoopLeft(count=COUNT))
     message, file = agent.receive_file()
     assert message == Attached(count=COUNT)
     other = IslandMemory(file, LAYOUT, 2, whole=True)
     other.check()
     assert np.all(other.value(0, 0) == 4.0)
-    assert agent.receive() == (Stopped(count=COUNT), -1)
+    assert agent.receive() == (LoopLeft(count=COUNT), -1)
     os.close(file)
     os.close(memory.file)
     for end in (trainer, agent):
@@ -220,8 +220,8 @@ def test_a_file_travels() -> None:
 
 def test_what_stands_in_line_goes_together_and_in_order() -> None:
     trainer, agent = _ends()
-    sent = [Stepped(count=COUNT), CopiedOut(fragment=1, step=2, count=COUNT), Done(), Greeted(policy="x" * 34, run_id=""),
-            *(Applied(fragment=0, version=n, count=COUNT) for n in range(150)), Over()]  # fmt: skip
+    sent = [Stepped(count=COUNT), CopiedOut(fragment=1, step=2, count=COUNT), StopLoop(), Greeted(policy="x" * 34, run_id=""),
+            *(Applied(fragment=0, version=n, count=COUNT) for n in range(150)), Detach()]  # fmt: skip
     for message in sent:
         trainer.line_up(message, 1)
     assert agent.receive() is None

@@ -17,19 +17,19 @@ from torch import nn
 
 import skerry
 from skerry.core.messages import (
-    Answer,
+    Abstain,
     Ask,
+    BudgetReached,
     Cancel,
     Contribution,
-    End,
-    Finish,
     Join,
     Leave,
-    Nothing,
     Received,
     Refused,
     Report,
+    RunOver,
     TakenOver,
+    Verdict,
     Welcome,
 )
 from skerry.core.policy import Policy
@@ -113,7 +113,7 @@ def test_take_over_rules(island, rule: str, included: bool) -> None:
     assert np.allclose(body, theta_0 - (theta_0 - 0.125 * message.until.steps), atol=1e-5)
     value = np.full(theta_0.size, 9.0, np.float32)
     if not included:
-        it.syncer.send(Answer(learner=0, generation=1, fragment=0, step=2, verdict="late"))
+        it.syncer.send(Verdict(learner=0, generation=1, fragment=0, step=2, verdict="late"))
     it.syncer.deliver(0, 1, value, step=2, merged=message.until.tokens if included else 0)
     moved, _ = it.until(TakenOver, lambda m: m.version == 1)
     at = moved.count.steps
@@ -149,7 +149,7 @@ def test_nothing_and_cancel(island) -> None:
     it = island(mixed_model(), POLICY)
     first, _ = asked(it, 0)
     it.syncer.send(Ask(fragment=0, step=4, progress=0.1))
-    nothing, _ = it.until(Nothing)
+    nothing, _ = it.until(Abstain)
     assert (nothing.fragment, nothing.step) == (0, 4)  # an earlier hand-over is open
     it.syncer.send(Cancel(fragment=0, step=2))
     second, _ = asked(it, 0, step=6)
@@ -163,7 +163,7 @@ def test_who_was_too_late_has_the_answer_ready(island) -> None:
     for step in (2, 4):
         message, _ = asked(it, 0, step)
         at.append(message.until.steps)
-        it.syncer.send(Answer(learner=0, generation=1, fragment=0, step=step, verdict="late"))
+        it.syncer.send(Verdict(learner=0, generation=1, fragment=0, step=step, verdict="late"))
     expected = 2 * at[1] + 20  # by then at the latest, however many steps there were between the questions
     for steps in (expected, expected + 20):  # past the first report it is ordered, past the second it is done
         it.train_until(lambda steps=steps: it.syncer.heard(Report, lambda m: m.count.steps >= steps) is not None)
@@ -280,7 +280,7 @@ def test_vitals(island) -> None:
 def test_the_end(island, capfd) -> None:
     it = island(mixed_model(), POLICY)
     it.step(3)
-    it.syncer.send(Finish())
+    it.syncer.send(BudgetReached())
     it.train_until(lambda: it.learner.done)
     agent = it.agent
     steps = it.learner.step
@@ -291,7 +291,7 @@ def test_the_end(island, capfd) -> None:
             for fragment in range(2):
                 it.syncer.send(Ask(fragment=fragment, step=99, progress=1.0, final=True))
                 taken.append(it.syncer.wait_for(Contribution)[0])
-            it.syncer.send(End())
+            it.syncer.send(RunOver())
             return taken
 
         last = other.submit(last_round)
@@ -306,7 +306,7 @@ def test_the_end(island, capfd) -> None:
 
 def test_end_without_finish(island) -> None:
     it = island(mixed_model(), POLICY)
-    it.syncer.send(End())
+    it.syncer.send(RunOver())
     it.train_until(lambda: it.learner.done)
     it.leave()
 
@@ -331,7 +331,7 @@ def test_leaving_early_is_a_leave(island) -> None:
 
 def test_the_end_is_not_waited_for_without_a_syncer(island, capfd) -> None:
     it = island(mixed_model(), POLICY.replace(final_timeout=0.2))
-    it.syncer.send(Finish())
+    it.syncer.send(BudgetReached())
     it.train_until(lambda: it.learner.done)
     it.syncer.stop_listening()
     it.leave()

@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from skerry.core.messages import (
+    Abstain,
     Contribution,
     Count,
     Gone,
     Join,
     Leave,
-    Nothing,
     Received,
     Report,
     Start,
@@ -131,7 +131,7 @@ class Desk:
         return self.feed(self.contribution(learner, step, fragment, **changes))
 
     def nothing(self, learner: int, step: int, fragment: int = 0) -> list[SyncerAction]:
-        return self.feed(Nothing(**self.learners[learner].name, fragment=fragment, step=step))
+        return self.feed(Abstain(**self.learners[learner].name, fragment=fragment, step=step))
 
     def take(self, learner: int, fragment: int = 0, settled: Count | None = None) -> list[SyncerAction]:
         """Take the present version over. `settled`: from where the progress counts on; default: from here."""

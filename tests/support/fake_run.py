@@ -15,9 +15,9 @@ from skerry.core.layout import Layout, TensorSpec, build_layout
 from skerry.core.learner import LearnerCore
 from skerry.core.memory import LearnerMemory
 from skerry.core.messages import (
-    Answer,
     Applied,
     Ask,
+    BudgetReached,
     Cancel,
     Close,
     Contribution,
@@ -26,23 +26,23 @@ from skerry.core.messages import (
     Count,
     Deliver,
     Delivery,
-    Done,
     Drop,
-    End,
-    Finish,
+    Encode,
     Go,
     Gone,
+    LoopLeft,
     Merge,
-    Prepare,
+    ProvideInitial,
     Refused,
     Report,
-    Seed,
-    Seeded,
+    RequestInitial,
+    RunOver,
     Stepped,
-    Stopped,
+    StopLoop,
     TakenOver,
     TakeOver,
     Tick,
+    Verdict,
     Warn,
     Welcome,
 )  # fmt: skip
@@ -107,9 +107,9 @@ class FakeLearner:
         self.redo.clear()
         self.feed(Stepped(count=self.count))
         if self.done:
-            self.agent.core.handle(Finish())
+            self.agent.core.handle(BudgetReached())
         if self.stopped:
-            self.feed(Stopped(count=self.count))
+            self.feed(LoopLeft(count=self.count))
 
     def kill_agent(self) -> None:
         self.unlink()
@@ -144,18 +144,18 @@ class FakeLearner:
                 agent.orders.append((action, self.memory.generation))
                 if self.waits or self.stopped or not self.may_step:
                     self.do_orders()
-            case Prepare(fragment=p):
+            case Encode(fragment=p):
                 agent.handed[p] = (action.until, plus(self.base[p], (-1, agent.copied)))
             case Contribution(fragment=p):
                 assert agent.handed[p][0] == action.until
                 self.send("bulk", action, agent.handed[p][1])
-            case Seeded(fragment=p):
+            case ProvideInitial(fragment=p):
                 self.send("bulk", action, dict(self.theta[p]))
             case Go():
                 self.may_step, self.waits = True, False
-            case Done():
+            case StopLoop():
                 self.done = True
-            case End():
+            case RunOver():
                 self.ended = True
                 self.unlink()
             case Drop():
@@ -227,7 +227,7 @@ class FakeLearner:
         if self.done and not self.stopped:
             self.stopped = True
             self.do_orders()
-            self.agent.inbox.append((Stopped(count=self.count), None))
+            self.agent.inbox.append((LoopLeft(count=self.count), None))
 
 
 class FakeRun:
@@ -277,12 +277,12 @@ class FakeRun:
             case Deliver(learner=i, fragments=fragments):
                 for p in fragments:
                     self.deliver(self.learners[i], p)
-            case Ask() | Finish() | End():
-                self.ended |= isinstance(action, End)
+            case Ask() | BudgetReached() | RunOver():
+                self.ended |= isinstance(action, RunOver)
                 self.to_all(action)
             case Refused():
                 self.to(sender, action)
-            case Welcome() | Seed() | Answer():
+            case Welcome() | RequestInitial() | Verdict():
                 if isinstance(action, Welcome):
                     self.welcomed[self.learners[action.learner]] = action.generation
                 self.to(self.learners[action.learner], action)
@@ -305,7 +305,7 @@ class FakeRun:
 
     def hear(self, learner: FakeLearner, channel: str) -> None:
         message, body = learner.up[channel].popleft()
-        if isinstance(message, Seeded) and not self.core.versions:
+        if isinstance(message, ProvideInitial) and not self.core.versions:
             self.theta[message.fragment] = body
         self.feed(message, learner, body)
 

@@ -7,13 +7,13 @@ from typing import Any
 from skerry.core.learner import LearnerCore
 from skerry.core.memory import LearnerMemory
 from skerry.core.messages import (
-    Answer,
     Applied,
     Ask,
     Contribution,
     CopiedOut,
     CopyOut,
     Delivery,
+    Outcome,
     Stepped,
     TakenOver,
     TakeOver,
@@ -69,8 +69,8 @@ class Island:
     def apply(self, version: int, fragment: int = 0) -> list:
         return self.feed(Applied(fragment=fragment, version=version, count=after(self.steps)))
 
-    def answer(self, step: int, verdict: Verdict, reason: str = "") -> list:
-        return self.feed(Answer(learner=3, generation=1, fragment=0, step=step, verdict=verdict, reason=reason))
+    def answer(self, step: int, verdict: Outcome, reason: str = "") -> list:
+        return self.feed(Verdict(learner=3, generation=1, fragment=0, step=step, verdict=verdict, reason=reason))
 
     @property
     def memory(self) -> LearnerMemory:

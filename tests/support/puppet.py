@@ -29,15 +29,15 @@ from skerry.core.messages import (
     CopyOut,
     Count,
     Delivery,
-    Done,
     Drop,
-    End,
+    Encode,
     Go,
-    Prepare,
+    LoopLeft,
+    ProvideInitial,
     Refused,
-    Seeded,
+    RunOver,
     Stepped,
-    Stopped,
+    StopLoop,
     TakeOver,
     Warn,
     Welcome,
@@ -210,7 +210,7 @@ class Puppet(Raw):
                     self._orders.append(action)
                     if not self.begun or self.stopped:
                         self.obey()
-                case Prepare(fragment=p):
+                case Encode(fragment=p):
                     values = self.base[self.places[p]] - self.theta[self.places[p]]
                     body = bytearray(self.up.nbytes(values.size))
                     self.spoil(action, values)
@@ -218,13 +218,13 @@ class Puppet(Raw):
                     self._bodies[p] = bytes(body)
                 case Contribution(fragment=p):
                     self._sending.put_nowait((action, self._bodies[p]))
-                case Seeded(fragment=p):
+                case ProvideInitial(fragment=p):
                     self._sending.put_nowait((action, self.theta[self.places[p]].tobytes()))
                 case Go():
                     self.begun = True
-                case Done():
+                case StopLoop():
                     self.done = True
-                case End():
+                case RunOver():
                     self.over = True
                     self.link.close()
                 case Drop():
@@ -248,7 +248,7 @@ class Puppet(Raw):
         """The training loop is left."""
         self.stopped = True
         self.obey()
-        self.feed(Stopped(count=self.count))
+        self.feed(LoopLeft(count=self.count))
 
     def obey(self) -> None:
         while self._orders:

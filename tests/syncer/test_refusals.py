@@ -11,7 +11,19 @@ import pytest
 from safetensors.numpy import save_file
 
 from skerry.core.layout import TensorSpec, build_layout
-from skerry.core.messages import Answer, Contribution, Count, Delivery, Join, Nothing, Refused, Report, Seed, Seeded, Welcome
+from skerry.core.messages import (
+    Abstain,
+    Contribution,
+    Count,
+    Delivery,
+    Join,
+    ProvideInitial,
+    Refused,
+    Report,
+    RequestInitial,
+    Verdict,
+    Welcome,
+)
 from skerry.core.policy import Policy
 from skerry.errors import ConfigError, DataError, RunDirError
 from skerry.fabric.messages import LayoutText
@@ -54,8 +66,8 @@ def test_what_is_not_finite_is_refused_and_named(tmp_path, bad, capfd):
         puppet.spoil = spoil
         theta = server.run.merger.theta.copy()
         await train([puppet], lambda: spoiled)
-        await until(lambda: puppet.all(Answer))
-        answer = puppet.all(Answer)[0]
+        await until(lambda: puppet.all(Verdict))
+        answer = puppet.all(Verdict)[0]
         tensor = LAYOUT.tensors[LAYOUT.fragments[answer.fragment][-1].tensor].name
         assert answer.verdict == "refused"
         assert answer.reason.startswith("non-finite") and answer.reason.endswith(f"in tensor {tensor}")
@@ -78,7 +90,7 @@ def test_a_model_that_is_not_finite_cannot_begin_a_run(tmp_path):
         bad, good = Puppet(POLICY, LAYOUT, seed=0), Puppet(POLICY, LAYOUT, seed=1)
         bad.theta[3] = np.nan
         await bad.join(server.address)
-        assert (await bad.one(Answer)).verdict == "refused"
+        assert (await bad.one(Verdict)).verdict == "refused"
         await until(lambda: bad.ended)
         assert "non-finite" in bad.ended or not server.run.core.versions
         await good.join(server.address)
@@ -95,10 +107,10 @@ def test_the_next_one_gives_the_model_if_the_first_dies_of_it(tmp_path):
         await first.connect(server.address)
         first.link.send(Join(layout=LAYOUT.hash))
         await first.tell_layout()
-        await first.one(Seed)
+        await first.one(RequestInitial)
         welcome = await first.one(Welcome)
         body = np.ones(LAYOUT.sizes[0], np.float32)
-        await first.link.send_bulk(Seeded(learner=welcome.learner, generation=1, fragment=0), body.tobytes())
+        await first.link.send_bulk(ProvideInitial(learner=welcome.learner, generation=1, fragment=0), body.tobytes())
         await second.join(server.address)
         await first.end()
         await until(lambda: second.begun)
@@ -159,7 +171,7 @@ def test_no_layout_at_all(tmp_path, text):
 
 
 SENSELESS = {
-    "a fragment that is not": lambda n: Nothing(**n, fragment=7, step=1),
+    "a fragment that is not": lambda n: Abstain(**n, fragment=7, step=1),
     "a clock from nowhere": lambda n: Report(**n, clock=1 << 60, count=Count()),
     "counters below zero": lambda n: Report(**n, clock=0, count=Count(-1, 0, 0)),
     "a second Join": lambda n: Join(layout=LAYOUT.hash),
@@ -184,7 +196,7 @@ SENSELESS_BODIES = {
     "of no fragment": lambda n: (Contribution(**n, fragment=-1, step=0, base=0, since=Count(), until=Count(1, 1, 1)), 10),
     "no steps": lambda n: (Contribution(**n, fragment=0, step=0, base=0, since=Count(), until=Count(0, 1, 1)),
                            2 * LAYOUT.sizes[0]),
-    "not asked for (again)": lambda n: (Seeded(**n, fragment=0), 4 * LAYOUT.sizes[0]),
+    "not asked for (again)": lambda n: (ProvideInitial(**n, fragment=0), 4 * LAYOUT.sizes[0]),
 }  # fmt: skip
 
 
@@ -239,7 +251,7 @@ def test_values_from_a_file_begin_the_run(tmp_path):
 
     async def play(server):
         (puppet,) = await begun(server)
-        assert np.array_equal(puppet.base, flat) and not puppet.all(Seed)
+        assert np.array_equal(puppet.base, flat) and not puppet.all(RequestInitial)
 
     scenario(tmp_path, play, init=tmp_path / "init.safetensors")
 

@@ -20,36 +20,36 @@ from skerry.core.hands import AHEAD, SEED_STEP, Ahead, Hand, Order
 from skerry.core.layout import Layout
 from skerry.core.memory import LearnerMemory
 from skerry.core.messages import (
-    Answer,
+    Abstain,
     Applied,
     Ask,
+    BudgetReached,
     Cancel,
     Contribution,
     CopiedOut,
     CopyOut,
     Count,
     Delivery,
-    Done,
     Drop,
-    End,
-    Finish,
+    Encode,
     Go,
     Join,
     LearnerAction,
     LearnerEvent,
     Leave,
-    Nothing,
-    Prepare,
+    LoopLeft,
+    ProvideInitial,
     Received,
     Refused,
     Report,
-    Seed,
-    Seeded,
+    RequestInitial,
+    RunOver,
     Stepped,
-    Stopped,
+    StopLoop,
     TakenOver,
     TakeOver,
     TakeOverRule,
+    Verdict,
     Warn,
     Welcome,
 )
@@ -82,9 +82,10 @@ class LearnerCore:
         self._taken_step = [-1] * policy.fragments
         self._out: list[LearnerAction] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
-            Stepped: self._stepped, CopiedOut: self._copied_out, Applied: self._applied, Stopped: self._stopped,
-            Welcome: self._welcome, Refused: self._refused_join, Seed: self._seed, Ask: self._ask, Answer: self._answer,
-            Cancel: self._cancel, Delivery: self._delivery, Finish: self._finish, End: self._end,
+            Stepped: self._stepped, CopiedOut: self._copied_out, Applied: self._applied, LoopLeft: self._stopped,
+            Welcome: self._welcome, Refused: self._refused_join, RequestInitial: self._seed, Ask: self._ask,
+            Verdict: self._answer,
+            Cancel: self._cancel, Delivery: self._delivery, BudgetReached: self._finish, RunOver: self._end,
         }  # fmt: skip
 
     # ------------------------------------------------------------------ for the driver
@@ -173,7 +174,7 @@ class LearnerCore:
     def _refused_join(self, event: Refused) -> None:
         self._out.append(Warn(text=f"the syncer refused this learner ({event.code}): {event.reason}"))
 
-    def _seed(self, event: Seed) -> None:
+    def _seed(self, event: RequestInitial) -> None:
         self._out.extend(CopyOut(fragment=p, step=SEED_STEP) for p in range(self.policy.fragments))
 
     # ------------------------------------------------------------------ steps
@@ -191,7 +192,7 @@ class LearnerCore:
         else:
             self._copy_ahead()
 
-    def _stopped(self, event: Stopped) -> None:
+    def _stopped(self, event: LoopLeft) -> None:
         self.count = event.count
         if self.joined:
             self._out.append(self.report())
@@ -200,7 +201,7 @@ class LearnerCore:
         clock = self.clock
         for p in self._scheduled(clock):
             if not self._idle(p) or self._taken_step[p] >= clock:
-                self._out.append(Nothing(**self._name(), fragment=p, step=clock))
+                self._out.append(Abstain(**self._name(), fragment=p, step=clock))
             else:
                 self._copy_out(p, clock)
 
@@ -252,10 +253,10 @@ class LearnerCore:
             hand.step = event.step
             self._hand_in(p, hand)
         elif (hand is not None and hand.step != AHEAD) or p in self._orders or self.memory.base[p] < 0:
-            self._out.append(Nothing(**self._name(), fragment=p, step=event.step))
+            self._out.append(Abstain(**self._name(), fragment=p, step=event.step))
         elif not self._may_copy():
             self._ahead.late(p)
-            self._out.append(Nothing(**self._name(), fragment=p, step=event.step))
+            self._out.append(Abstain(**self._name(), fragment=p, step=event.step))
         else:
             self._copy_out(p, event.step)
 
@@ -279,7 +280,7 @@ class LearnerCore:
         if p in self._final and p not in self._hands and p not in self._orders and p not in self._ready:
             event = self._final.pop(p)
             if self.memory.base[p] < 0:
-                self._out.append(Nothing(**self._name(), fragment=p, step=event.step))
+                self._out.append(Abstain(**self._name(), fragment=p, step=event.step))
             else:
                 self._copy_out(p, event.step)
 
@@ -291,7 +292,7 @@ class LearnerCore:
         p = event.fragment
         self.count = max(self.count, event.count)
         if event.step == SEED_STEP:
-            self._out.append(Seeded(**self._name(), fragment=p))
+            self._out.append(ProvideInitial(**self._name(), fragment=p))
             return
         hand = self._hands.get(p)
         if hand is None or hand.order != event.step or hand.until is not None:
@@ -300,10 +301,10 @@ class LearnerCore:
         if until.tokens <= self.memory.settled[p].tokens:
             del self._hands[p]
             if hand.step != AHEAD:
-                self._out.append(Nothing(**self._name(), fragment=p, step=hand.step))
+                self._out.append(Abstain(**self._name(), fragment=p, step=hand.step))
         else:
             hand.until = until
-            self._out.append(Prepare(fragment=p, until=until))
+            self._out.append(Encode(fragment=p, until=until))
             self._hand_in(p, hand)
         self._consider(p)
 
@@ -314,7 +315,7 @@ class LearnerCore:
                                         since=self.memory.settled[p], until=hand.until)  # fmt: skip
             self._out.append(hand.message)
 
-    def _answer(self, event: Answer) -> None:
+    def _answer(self, event: Verdict) -> None:
         p = event.fragment
         if event.verdict == "refused":
             self._out.append(Warn(text=f"fragment {p} was refused: {event.reason}"))
@@ -414,7 +415,7 @@ class LearnerCore:
             self._out.append(TakenOver(**self._name(), fragment=p, version=event.version, clock=self.clock,
                                        settled=memory.settled[p], count=self._done(event.count)))  # fmt: skip
             for step in range(old + 1, self.clock + 1):  # passed over in a jump: nobody shall wait for these
-                self._out.extend(Nothing(**self._name(), fragment=q, step=step) for q in self._scheduled(step))
+                self._out.extend(Abstain(**self._name(), fragment=q, step=step) for q in self._scheduled(step))
             if self.clock > old:
                 self._take_over_due()  # what was to wait for steps that are passed over now
         self._consider(p)
@@ -435,12 +436,12 @@ class LearnerCore:
 
     # ------------------------------------------------------------------ the end
 
-    def _finish(self, event: Finish) -> None:
+    def _finish(self, event: BudgetReached) -> None:
         self.finishing = True
         self.progress = 1.0
-        self._out.append(Done())
+        self._out.append(StopLoop())
         self._take_over_due()
 
-    def _end(self, event: End) -> None:
+    def _end(self, event: RunOver) -> None:
         self.finishing = True
         self._out.append(event)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
-Verdict = Literal["merged", "late", "stale", "refused"]
+Outcome = Literal["merged", "late", "stale", "refused"]
 TakeOverRule = Literal["overwrite", "rebase", "blend", "carry"]
 LostCause = Literal["overlap", "excluded", "refused", "died"]
 CAUSES: tuple[LostCause, ...] = ("overlap", "excluded", "refused", "died")
@@ -54,7 +54,7 @@ class Join:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seeded:
+class ProvideInitial:
     """The initial value of a fragment has arrived from the learner that was asked for it (bulk: the fragment in fp32).
     `flaw`: set by the receiver that screened the body; empty on the wire."""
 
@@ -75,7 +75,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Nothing:
+class Abstain:
     """Answer to Ask: no contribution to this round."""
 
     learner: int
@@ -180,7 +180,7 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seed:
+class RequestInitial:
     """Send the initial value of every fragment: the run begins with your model."""
 
     learner: int
@@ -197,14 +197,14 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Verdict:
     """What became of a contribution. `merged` is normally said by the delivery itself."""
 
     learner: int
     generation: int
     fragment: int
     step: int
-    verdict: Verdict
+    verdict: Outcome
     reason: str = ""
 
 
@@ -229,12 +229,12 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finish:
+class BudgetReached:
     """The budget is reached: stop at the next step boundary; a final Ask for every fragment follows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class End:
+class RunOver:
     """The run is over. For the syncer: evaluate, export, exit 0. For a learner: leave."""
 
 
@@ -300,7 +300,7 @@ class Applied:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stopped:
+class LoopLeft:
     """The trainer has left its loop: no further steps. It goes on carrying out orders until the end."""
 
     count: Count
@@ -318,7 +318,7 @@ class CopyOut:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prepare:
+class Encode:
     """Make the body of a contribution of what was just copied out (with these counters), and keep it: Contribution sends it."""
 
     fragment: int
@@ -351,7 +351,7 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
+class StopLoop:
     """Order: the run's budget is reached; the trainer's loop should end."""
 
 
@@ -362,10 +362,10 @@ class Warn:
     text: str
 
 
-FromLearner: TypeAlias = Join | Seeded | Report | Nothing | Contribution | Received | TakenOver | Leave
-ToLearner: TypeAlias = Welcome | Refused | Seed | Ask | Answer | Cancel | Delivery | Finish | End
+FromLearner: TypeAlias = Join | ProvideInitial | Report | Abstain | Contribution | Received | TakenOver | Leave
+ToLearner: TypeAlias = Welcome | Refused | RequestInitial | Ask | Verdict | Cancel | Delivery | BudgetReached | RunOver
 SyncerEvent: TypeAlias = FromLearner | Start | Gone | Tick
 SyncerAction: TypeAlias = ToLearner | Merge | Close | Deliver
-FromTrainer: TypeAlias = Stepped | CopiedOut | Applied | Stopped
+FromTrainer: TypeAlias = Stepped | CopiedOut | Applied | LoopLeft
 LearnerEvent: TypeAlias = ToLearner | FromTrainer
-LearnerAction: TypeAlias = FromLearner | CopyOut | Prepare | TakeOver | Go | Drop | Done | Warn | End
+LearnerAction: TypeAlias = FromLearner | CopyOut | Encode | TakeOver | Go | Drop | StopLoop | Warn | RunOver

@@ -15,13 +15,13 @@ from skerry.core.grace import Grace
 from skerry.core.ledger import Account, Ledger
 from skerry.core.members import Member, Members
 from skerry.core.messages import (
-    Answer,
     Ask,
     Cancel,
     Close,
     Contribution,
     Deliver,
     Merge,
+    Outcome,
     SyncerAction,
     Verdict,
 )
@@ -202,8 +202,8 @@ class Rounds:
         """In the last round there is no next time for what would be carried; and v would be the same from a newer base."""
         return round_.final and self.policy.on_excluded == "carry"
 
-    def _answer(self, member: Member, event: Contribution, verdict: Verdict, reason: str = "") -> None:
-        self._out.append(Answer(learner=member.id, generation=member.generation, fragment=event.fragment,
+    def _answer(self, member: Member, event: Contribution, verdict: Outcome, reason: str = "") -> None:
+        self._out.append(Verdict(learner=member.id, generation=member.generation, fragment=event.fragment,
                                 step=event.step, verdict=verdict, reason=reason))  # fmt: skip
 
     def nothing(self, now: float, member: Member, fragment: int, step: int) -> None:

@@ -20,26 +20,26 @@ from skerry.core.layout import Layout
 from skerry.core.ledger import Ledger, Tally
 from skerry.core.members import Member, Members
 from skerry.core.messages import (
-    Answer,
+    Abstain,
+    BudgetReached,
     Contribution,
     Count,
     Deliver,
-    End,
-    Finish,
     Gone,
     Join,
     Leave,
-    Nothing,
+    ProvideInitial,
     Received,
     Refused,
     Report,
-    Seed,
-    Seeded,
+    RequestInitial,
+    RunOver,
     Start,
     SyncerAction,
     SyncerEvent,
     TakenOver,
     Tick,
+    Verdict,
     Welcome,
 )
 from skerry.core.policy import Policy
@@ -90,7 +90,7 @@ class SyncerCore:
         self._seeded: set[int] = set()
         self._advanced_at: float | None = None
         self._handlers: dict[type, Callable[[float, Any], None]] = {
-            Join: self._join, Seeded: self._seed_came, Report: self._report, Nothing: self._nothing,
+            Join: self._join, ProvideInitial: self._seed_came, Report: self._report, Abstain: self._nothing,
             Contribution: self._contribution, Received: self._received, TakenOver: self._taken_over,
             Leave: self._leave, Start: self._start, Gone: self._gone, Tick: self._tick,
         }  # fmt: skip
@@ -148,7 +148,7 @@ class SyncerCore:
             self._advance(now)
             if self.policy.reached(self.members.step, self.ledger.tokens):
                 self.phase = "ending"
-                self._out.append(Finish())
+                self._out.append(BudgetReached())
                 self.rounds.end()
             elif self.rounds.due:
                 self.rounds.open_due(now, self.progress)
@@ -159,7 +159,7 @@ class SyncerCore:
             self.phase = "ended"
             for member in self.members:
                 self.ledger.retire(member.account)
-            self._out.append(End())
+            self._out.append(RunOver())
 
     def _advance(self, now: float) -> None:
         old = self.members.advance()
@@ -180,14 +180,14 @@ class SyncerCore:
         elif self._seeder is None and here:
             self._seeder = here[0].id
             self._seeded.clear()
-            self._out.append(Seed(learner=here[0].id))
+            self._out.append(RequestInitial(learner=here[0].id))
 
-    def _seed_came(self, now: float, event: Seeded) -> None:
+    def _seed_came(self, now: float, event: ProvideInitial) -> None:
         member = self._sender(now, event.learner, event.generation)
         if member is None or self._seeder != member.id or self.versions:
             return
         if event.flaw:
-            self._out.append(Answer(learner=member.id, generation=member.generation, fragment=event.fragment, step=-1,
+            self._out.append(Verdict(learner=member.id, generation=member.generation, fragment=event.fragment, step=-1,
                                     verdict="refused", reason=event.flaw))  # fmt: skip
             self._depart(now, member)
             return
@@ -315,7 +315,7 @@ class SyncerCore:
             self.ledger.counted(member.account, event.count)
             self.members.set_clock(member, event.clock)
 
-    def _nothing(self, now: float, event: Nothing) -> None:
+    def _nothing(self, now: float, event: Abstain) -> None:
         member = self._sender(now, event.learner, event.generation)
         if member is not None:
             self.rounds.nothing(now, member, event.fragment, event.step)

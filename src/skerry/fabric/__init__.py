@@ -1,1 +1,1 @@
-"""How processes talk: frames over TCP or TLS between agent and syncer, shared memory between trainer and agent."""
+"""How processes talk: frames over TCP or TLS between agent and syncer."""

@@ -72,7 +72,7 @@ class RunView:
             self.step = max(self.step, line["step"])
             self.recent.append(line)
         elif line["kind"] == "event":
-            self.ended |= line["event"] == "end"
+            self.ended |= line["event"] == "run_over"
             self.exported |= line["event"] == "export"
             return self.say(_told(line))
         return None

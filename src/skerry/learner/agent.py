@@ -25,35 +25,35 @@ import msgspec
 from skerry.core.layout import build_layout
 from skerry.core.learner import LearnerCore
 from skerry.core.messages import (
-    Answer,
+    Abstain,
     Applied,
     Cancel,
     Contribution,
     CopiedOut,
     CopyOut,
     Delivery,
-    Done,
     Drop,
-    End,
+    Encode,
     Go,
     LearnerAction,
     LearnerEvent,
-    Nothing,
-    Prepare,
+    LoopLeft,
+    ProvideInitial,
     Received,
     Report,
-    Seeded,
+    RunOver,
     Stepped,
-    Stopped,
+    StopLoop,
     TakenOver,
     TakeOver,
+    Verdict,
     Warn,
     Welcome,
 )
 from skerry.core.policy import Policy
 from skerry.errors import RefusedError, SkerryError
-from skerry.fabric.orders import Attached, Channel, Failed, Greeted, Order, Over
-from skerry.fabric.shm import IslandMemory
+from skerry.island.memory import IslandMemory
+from skerry.island.orders import Attached, Channel, Detach, Failed, Greeted, Order
 from skerry.learner.config import Setup
 from skerry.learner.holdings import Holdings
 from skerry.learner.notices import Notices
@@ -82,9 +82,10 @@ class Agent:
         self._attached = asyncio.Event()
         self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._do: dict[type, Callable[[Any], None]] = {
-            CopyOut: self._copy_out, TakeOver: self._take_over, Go: self._go, Done: self._post, Drop: self._drop,
-            Prepare: self._prepare, Contribution: self._contribute, Seeded: self._seed, Warn: self._warn, End: self._end,
-            Report: self._uplink.send, Nothing: self._uplink.send, Received: self._uplink.send, TakenOver: self._uplink.send,
+            CopyOut: self._copy_out, TakeOver: self._take_over, Go: self._go, StopLoop: self._post, Drop: self._drop,
+            Encode: self._prepare, Contribution: self._contribute, ProvideInitial: self._seed, Warn: self._warn,
+            RunOver: self._end,
+            Report: self._uplink.send, Abstain: self._uplink.send, Received: self._uplink.send, TakenOver: self._uplink.send,
         }  # fmt: skip
 
     async def run(self) -> None:
@@ -172,7 +173,7 @@ class Agent:
                 self._applied(message, slot)
             else:
                 self._training = True
-                self._stopped = self._stopped or type(message) is Stopped
+                self._stopped = self._stopped or type(message) is LoopLeft
                 self._feed(message)
         if (dead or self._channel.closed) and not self._finished.done():
             self._finished.set_result(None)
@@ -201,7 +202,7 @@ class Agent:
         if isinstance(message, Welcome):  # a trainer may live through several generations: its own count goes on
             earlier = message.first_step - self._core.memory.origin.steps
             self._holdings.memory.welcome(message.learner, message.generation, earlier)
-        if isinstance(message, Answer | Cancel | Welcome):
+        if isinstance(message, Verdict | Cancel | Welcome):
             self._holdings.keep_only(self._core.prepared())
 
     def buffer(self, message: Delivery, nbytes: int) -> memoryview | None:
@@ -221,7 +222,7 @@ class Agent:
         """Before training has begun the trainer is told, and raises the error; a run that is over is no error."""
         if isinstance(error, RefusedError) and error.code == "over":
             self._notices.say("the run is over")
-            self._end(End())
+            self._end(RunOver())
         elif self._begun:
             return True
         else:
@@ -269,7 +270,7 @@ class Agent:
         self._holdings.drop(action)
         self._uplink.resume()
 
-    def _prepare(self, action: Prepare) -> None:
+    def _prepare(self, action: Encode) -> None:
         self._holdings.hand_over(action, self._copied)
 
     def _contribute(self, message: Contribution) -> None:
@@ -279,16 +280,16 @@ class Agent:
         if self._uplink.welcomed and body is not None:
             self._uplink.send_body(message, body, lambda: holdings.body(message) is not None)
 
-    def _seed(self, message: Seeded) -> None:
+    def _seed(self, message: ProvideInitial) -> None:
         if self._uplink.welcomed:
             self._uplink.send_body(message, self._holdings.seed(message.fragment, self._copied))
 
     def _warn(self, action: Warn) -> None:
         self._notices.keep_saying("warning", action.text)
 
-    def _end(self, action: End) -> None:
+    def _end(self, action: RunOver) -> None:
         self.over = True
-        self._post(Over())
+        self._post(Detach())
 
     def _post(self, order: Order, slot: int = -1) -> None:
         self._channel.post(order, slot)
@@ -318,7 +319,7 @@ class Agent:
                     self._notices.keep_saying("begin", f"waiting for the run's values ({here} of {all_} fragments are here)")
             elif self._stopped and time.monotonic() - self._uplink.lost_at > core.policy.final_timeout:
                 self._notices.say("the syncer cannot be reached for the last round; leaving without it")
-                self._end(End())
+                self._end(RunOver())
 
     async def _say_last_word(self) -> None:
         """Leave, with the counters that the trainer published last."""

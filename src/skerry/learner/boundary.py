@@ -17,10 +17,10 @@ import msgspec
 
 from skerry import errors
 from skerry.core.layout import build_layout
-from skerry.core.messages import Applied, CopiedOut, CopyOut, Count, Done, Go, Stepped, Stopped, TakeOver
+from skerry.core.messages import Applied, CopiedOut, CopyOut, Count, Go, LoopLeft, Stepped, StopLoop, TakeOver
 from skerry.core.policy import Policy
-from skerry.fabric.orders import Attached, Channel, Failed, Greeted, Over
-from skerry.fabric.shm import IslandMemory, Pulse
+from skerry.island.memory import IslandMemory, Pulse
+from skerry.island.orders import Attached, Channel, Detach, Failed, Greeted
 from skerry.learner.config import LearnerConfig
 from skerry.learner.parameters import Fragments, Parameters
 from skerry.learner.supervisor import TICK, Supervisor
@@ -43,13 +43,13 @@ class Boundary:
         self._supervisor = supervisor
         self._channel: Channel | None = None
         self._fragments: Fragments | None = None
-        self._state: type[Stepped] | type[Stopped] | None = None  # what a new agent is told; None before training
+        self._state: type[Stepped] | type[LoopLeft] | None = None  # what a new agent is told; None before training
         self._released = -1  # steps of the boundary that Go let us leave
         self._began = self._frozen = 0  # when the last boundary began, and how long we had been frozen by then
         self._waited = 0  # during the last boundary
         self._busy = self._all_waited = self._hook = self._max_hook = self._max_gap = 0
         self._do: dict[type, Callable[[Any, int], None]] = {
-            CopyOut: self._copy_out, TakeOver: self._take_over, Go: self._go, Done: self._end_loop, Over: self._leave,
+            CopyOut: self._copy_out, TakeOver: self._take_over, Go: self._go, StopLoop: self._end_loop, Detach: self._leave,
             Greeted: self._lay_out, Failed: self._fail,
         }  # fmt: skip
 
@@ -89,10 +89,10 @@ class Boundary:
     def finish(self, tokens: int, loss: float) -> None:
         """There will be no further step: carry out orders until the run is over. `tokens`: counted since the last step."""
         self.count = self.count._replace(tokens=self.count.tokens + tokens)
-        self._state = Stopped
+        self._state = LoopLeft
         self._publish(loss)
         self._attach()
-        self._post(Stopped(count=self.count))
+        self._post(LoopLeft(count=self.count))
         seen = time.monotonic()
         while not self.over and time.monotonic() - seen < _ABANDONED:
             self._wait()
@@ -167,13 +167,13 @@ class Boundary:
     def _go(self, order: Go, _: int) -> None:
         self._released = order.steps
 
-    def _end_loop(self, order: Done, _: int) -> None:
+    def _end_loop(self, order: StopLoop, _: int) -> None:
         self.done = True
 
-    def _leave(self, order: Over, _: int) -> None:
+    def _leave(self, order: Detach, _: int) -> None:
         self.done = self.over = True
 
-    def _post(self, message: Stepped | Stopped | CopiedOut | Applied, slot: int = -1) -> None:
+    def _post(self, message: Stepped | LoopLeft | CopiedOut | Applied, slot: int = -1) -> None:
         self._channel.line_up(message, slot)
 
     # ------------------------------------------------------------------ waiting, publishing

@@ -22,10 +22,10 @@ from skerry.codecs import get_codec
 from skerry.core.layout import Layout
 from skerry.core.learner import LearnerCore
 from skerry.core.memory import LearnerMemory
-from skerry.core.messages import Applied, Contribution, Count, Delivery, Drop, Prepare, TakeOver, TakeOverRule
+from skerry.core.messages import Applied, Contribution, Count, Delivery, Drop, Encode, TakeOver, TakeOverRule
 from skerry.core.policy import Policy
 from skerry.errors import ProtocolError
-from skerry.fabric.shm import IslandMemory
+from skerry.island.memory import IslandMemory
 
 _BLOCK = 1 << 16  # elements worked on at a time; a multiple of codecs.GROUP
 _RULES: tuple[TakeOverRule, ...] = ("overwrite", "rebase", "blend", "carry")
@@ -206,10 +206,10 @@ class Holdings:
         self._free_outs.append(slot)
 
     def seed(self, fragment: int, slot: int) -> memoryview:
-        """The body of Seeded: parameters in fp32."""
+        """The body of ProvideInitial: parameters in fp32."""
         return memoryview(self.memory.out(slot, fragment).tobytes())
 
-    def hand_over(self, action: Prepare, slot: int) -> None:
+    def hand_over(self, action: Encode, slot: int) -> None:
         """Make the body of a contribution of what was copied out, and keep it until its fate is known."""
         p = action.fragment
         theta, base = self.memory.out(slot, p), self.memory.base(p)

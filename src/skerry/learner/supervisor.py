@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import skerry
-from skerry.fabric.orders import Channel
+from skerry.island.orders import Channel
 
 TICK = 0.25
 FROZEN = 1.0

@@ -9,7 +9,7 @@ import socket
 import numpy as np
 
 from skerry.fabric.messages import Vitals
-from skerry.fabric.shm import IslandMemory
+from skerry.island.memory import IslandMemory
 
 
 def vitals(memory: IslandMemory, trainer_pid: int) -> Vitals:

@@ -19,24 +19,24 @@ from typing import Any
 
 from skerry.core.layout import Layout
 from skerry.core.messages import (
-    Answer,
     Ask,
+    BudgetReached,
     Cancel,
     Close,
     Contribution,
     Deliver,
     Delivery,
-    End,
-    Finish,
     Gone,
     Join,
     Merge,
+    ProvideInitial,
     Refused,
-    Seed,
-    Seeded,
+    RequestInitial,
+    RunOver,
     SyncerAction,
     SyncerEvent,
     Tick,
+    Verdict,
     Welcome,
 )
 from skerry.core.policy import Policy
@@ -166,12 +166,12 @@ class Run:
                 assert sender is not None
                 self._around.journal.event("refused", f"{sender}: {action.reason}", bad=True)
                 sender.refuse(action)
-            case Seed():
+            case RequestInitial():
                 self.seeder = self.sessions[action.learner]
                 self.seeder.link.send(action)
-            case Answer():
+            case Verdict():
                 self._answer(action)
-            case Ask() | Finish() | End():
+            case Ask() | BudgetReached() | RunOver():
                 self._tell_all(action)
             case Merge():
                 assert hand_in is not None
@@ -184,12 +184,13 @@ class Run:
             case Deliver():
                 self._deliver(action)
 
-    def _tell_all(self, message: Ask | Cancel | Finish | End) -> None:
+    def _tell_all(self, message: Ask | Cancel | BudgetReached | RunOver) -> None:
         for session in self.sessions.values():
             session.link.send(message)
-        if isinstance(message, Finish | End):
-            self._around.journal.event(type(message).__name__.lower(), f"at step {self.core.step}")
-        if isinstance(message, End):
+        if isinstance(message, BudgetReached | RunOver):
+            name = "run_over" if isinstance(message, RunOver) else "budget_reached"
+            self._around.journal.event(name, f"at step {self.core.step}")
+        if isinstance(message, RunOver):
             self.ended_at = self._around.clock()
             self._around.ended()
 
@@ -203,7 +204,7 @@ class Run:
         if before is not None:
             before.link.close("a newer link of this learner took its place")
 
-    def _answer(self, answer: Answer) -> None:
+    def _answer(self, answer: Verdict) -> None:
         session = self.sessions.get(answer.learner)
         if answer.verdict == "refused":
             self.refused += 1
@@ -264,7 +265,7 @@ class Run:
         """How a learner's processes fare, by their own account."""
         self.samples.vitals.setdefault(session.learner, {})[session.generation] = message
 
-    def seed_came(self, session: Session, message: Seeded) -> None:
+    def seed_came(self, session: Session, message: ProvideInitial) -> None:
         """A fragment of the first model lies in theta."""
         p = message.fragment
 

@@ -13,16 +13,16 @@ from typing import Any, Protocol
 
 from skerry.core.layout import Layout
 from skerry.core.messages import (
+    Abstain,
     Contribution,
     Count,
     Delivery,
     Join,
     Leave,
-    Nothing,
+    ProvideInitial,
     Received,
     Refused,
     Report,
-    Seeded,
     SyncerEvent,
     TakenOver,
     Welcome,
@@ -71,7 +71,7 @@ class Host(Protocol):
     def vitals_came(self, session: Session, message: Vitals) -> None:
         """How the learner's processes fare."""
 
-    def seed_came(self, session: Session, message: Seeded) -> None:
+    def seed_came(self, session: Session, message: ProvideInitial) -> None:
         """A fragment of the first model lies in the merger's memory."""
 
     def contribution_came(self, session: Session, message: Contribution, buffer: Body, nbytes: int) -> None:
@@ -133,7 +133,7 @@ class Session:
             if nbytes > LONGEST_LAYOUT:
                 raise ProtocolError(f"a layout of {nbytes} bytes")
             return memoryview(bytearray(nbytes))
-        run, seed = self.run, isinstance(message, Seeded)
+        run, seed = self.run, isinstance(message, ProvideInitial)
         if run is None:
             raise ProtocolError(f"a {type(message).__name__} before Welcome")
         self._check(run, message)
@@ -143,7 +143,7 @@ class Session:
             raise ProtocolError(f"fragment {message.fragment} with a body of {nbytes} bytes instead of {expected}")
         if seed:
             if run.core.versions or run.seeder is not self or not self._speaks(message):
-                raise ProtocolError("a Seeded that was not asked for")
+                raise ProtocolError("a ProvideInitial that was not asked for")
             return memoryview(values).cast("B")
         self._receiving = run.pool.take(link.resume_bulk)
         return None if self._receiving is None else memoryview(self._receiving)[:nbytes]
@@ -153,7 +153,7 @@ class Session:
             self._server.layout_came(self, message, bytes(buffer))
             return
         assert self.run is not None
-        if isinstance(message, Seeded):
+        if isinstance(message, ProvideInitial):
             self.run.seed_came(self, message)
         else:
             assert self._receiving is not None
@@ -217,7 +217,7 @@ class Session:
                     raise ProtocolError("a Contribution of tokens without steps")
             case Leave(count=count):
                 _check_counts(run.core.step, 0, count)
-            case Nothing() | Received() | Seeded():
+            case Abstain() | Received() | ProvideInitial():
                 pass
             case _:
                 raise ProtocolError(f"a {type(message).__name__} from a learner")

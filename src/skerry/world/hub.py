@@ -17,23 +17,23 @@ from typing import Any, Protocol
 from skerry.codecs import get_codec
 from skerry.core.layout import Layout
 from skerry.core.messages import (
-    Answer,
     Ask,
+    BudgetReached,
     Cancel,
     Close,
     Contribution,
     Deliver,
     Delivery,
-    End,
-    Finish,
     Gone,
     Merge,
+    ProvideInitial,
     Refused,
-    Seed,
-    Seeded,
+    RequestInitial,
+    RunOver,
     SyncerEvent,
     Tick,
     ToLearner,
+    Verdict,
     Welcome,
 )
 from skerry.core.policy import Policy
@@ -100,7 +100,7 @@ class Line:
         self.said_at = queue.now
         queue.after(self.link.latency, self._hub.hear, self, message)
 
-    def send(self, message: Contribution | Seeded, body: Body, nbytes: int) -> None:
+    def send(self, message: Contribution | ProvideInitial, body: Body, nbytes: int) -> None:
         """Up, with a body: after those that are still being sent."""
         queue = self._hub.queue
         queue.at(self.up.send(queue.now, nbytes) + self.link.latency, self._hub.hear, self, message, body)
@@ -154,8 +154,9 @@ class Hub:
         self._down = [get_codec(policy.codec_down).nbytes(size) for size in layout.sizes]
         self._due: float | None = None
         self._do: dict[type, Callable[[Any, Line | None, Body], None]] = {
-            Welcome: self._welcome, Refused: self._refuse, Seed: self._tell, Answer: self._tell, Deliver: self._deliver,
-            Ask: self._tell_all, Cancel: self._cancel, Finish: self._tell_all, End: self._end, Merge: self._merge,
+            Welcome: self._welcome, Refused: self._refuse, RequestInitial: self._tell, Verdict: self._tell,
+            Deliver: self._deliver,
+            Ask: self._tell_all, Cancel: self._cancel, BudgetReached: self._tell_all, RunOver: self._end, Merge: self._merge,
             Close: self._close,
         }  # fmt: skip
 
@@ -176,7 +177,7 @@ class Hub:
         if type(message) is Contribution:
             if flaw := self._model.screen(message.fragment, body):
                 message = replace(message, flaw=flaw)
-        elif type(message) is Seeded and (flaw := self._model.seed(message.fragment, body)):
+        elif type(message) is ProvideInitial and (flaw := self._model.seed(message.fragment, body)):
             message = replace(message, flaw=flaw)
         self._feed(message, line, body)
 
@@ -227,15 +228,15 @@ class Hub:
         assert line is not None
         line.tell(action)
 
-    def _tell(self, action: Seed | Answer, *_: Any) -> None:
+    def _tell(self, action: RequestInitial | Verdict, *_: Any) -> None:
         if action.learner in self.lines:
             self.lines[action.learner].tell(action)
 
-    def _tell_all(self, action: Ask | Cancel | Finish | End, *_: Any) -> None:
+    def _tell_all(self, action: Ask | Cancel | BudgetReached | RunOver, *_: Any) -> None:
         for line in self.lines.values():
             line.tell(action)
 
-    def _end(self, action: End, *_: Any) -> None:
+    def _end(self, action: RunOver, *_: Any) -> None:
         self.ended = True
 
     def _deliver(self, action: Deliver, *_: Any) -> None:

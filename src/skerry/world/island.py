@@ -21,26 +21,26 @@ from skerry.core.layout import Layout
 from skerry.core.learner import LearnerCore
 from skerry.core.memory import LearnerMemory
 from skerry.core.messages import (
+    Abstain,
     Applied,
     Contribution,
     CopiedOut,
     CopyOut,
     Count,
     Delivery,
-    Done,
     Drop,
-    End,
+    Encode,
     FromLearner,
     Go,
     LearnerAction,
     LearnerEvent,
-    Nothing,
-    Prepare,
+    LoopLeft,
+    ProvideInitial,
     Received,
     Report,
-    Seeded,
+    RunOver,
     Stepped,
-    Stopped,
+    StopLoop,
     TakenOver,
     TakeOver,
     TakeOverRule,
@@ -116,10 +116,10 @@ class Island:
         self._agent_up = False
         self._standing = False
         self._do: dict[type, Callable[[Any], None]] = {
-            CopyOut: self._post, TakeOver: self._post, Prepare: self._prepare, Contribution: self._contribute,
-            Seeded: self._seed, Go: self._go,
-            Done: self._finish, Drop: self._drop, Warn: lambda warning: None, End: self._end, Report: self._say,
-            Nothing: self._say, Received: self._say, TakenOver: self._say,
+            CopyOut: self._post, TakeOver: self._post, Encode: self._prepare, Contribution: self._contribute,
+            ProvideInitial: self._seed, Go: self._go,
+            StopLoop: self._finish, Drop: self._drop, Warn: lambda warning: None, RunOver: self._end, Report: self._say,
+            Abstain: self._say, Received: self._say, TakenOver: self._say,
         }  # fmt: skip
 
     # ------------------------------------------------------------------ a life
@@ -157,7 +157,7 @@ class Island:
         if self.state is not State.JOINING:
             self._feed(Stepped(count=self._count))
         if self._done:
-            self._feed(Stopped(count=self._count))
+            self._feed(LoopLeft(count=self._count))
         self._line = Line(self._hub, self, self._link)
         self._line.say(self._core.join())
         self._queue.after(self._beat_every, self._beat, self._line)
@@ -240,7 +240,7 @@ class Island:
         """At a boundary: into the next step, if that may begin."""
         if self._done:
             self.state = State.STOPPED
-            self._feed(Stopped(count=self._count))
+            self._feed(LoopLeft(count=self._count))
         elif self._policy.synchronous and self._released < self._count.steps:
             self.state = State.WAITING
             self._stood_since = self._queue.now
@@ -343,7 +343,7 @@ class Island:
     def _post(self, order: CopyOut | TakeOver) -> None:
         self._orders.append(order)
 
-    def _prepare(self, action: Prepare) -> None:
+    def _prepare(self, action: Encode) -> None:
         p = action.fragment
         self._hands[p] = Hand(self._trainer.hand_over(p, self._extra), self._extra)
 
@@ -352,14 +352,14 @@ class Island:
         if self._core.joined and self._line is not None:
             self._line.send(message, self._hands[p].body, self._up_bytes[p])
 
-    def _seed(self, message: Seeded) -> None:
+    def _seed(self, message: ProvideInitial) -> None:
         if self._line is not None:
             self._line.send(message, self._extra, 4 * self._layout.sizes[message.fragment])
 
     def _go(self, order: Go) -> None:
         self._released = order.steps
 
-    def _finish(self, order: Done) -> None:
+    def _finish(self, order: StopLoop) -> None:
         self._done = True
 
     def _drop(self, action: Drop) -> None:

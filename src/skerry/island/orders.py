@@ -6,7 +6,7 @@ of, and four that only start and end the partnership. Rules:
 - Sending never blocks and never fails: what the socket does not take waits in line, and a dead peer takes nothing. Step
   counts are cumulative, so of those that wait only the newest is kept; the rest is bounded by the slots.
 - What stands in line together goes in one packet: a step costs one system call and wakes the peer once.
-- A slot changes owner by a message here, after its copy is complete (fabric/shm.py).
+- A slot changes owner by a message here, after its copy is complete (island/memory.py).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import TypeAlias
 
-from skerry.core.messages import Applied, CopiedOut, CopyOut, Count, Done, Go, Stepped, Stopped, TakeOver, TakeOverRule
+from skerry.core.messages import Applied, CopiedOut, CopyOut, Count, Go, LoopLeft, Stepped, StopLoop, TakeOver, TakeOverRule
 
 LONGEST = 65536
 """Bytes of the longest message."""
@@ -52,16 +52,16 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Over:
+class Detach:
     """Agent: nothing more is needed of you; leave."""
 
 
-Order: TypeAlias = CopyOut | TakeOver | Go | Done | Greeted | Failed | Over
-Reply: TypeAlias = Stepped | CopiedOut | Applied | Stopped | Attached
+Order: TypeAlias = CopyOut | TakeOver | Go | StopLoop | Greeted | Failed | Detach
+Reply: TypeAlias = Stepped | CopiedOut | Applied | LoopLeft | Attached
 Message: TypeAlias = Order | Reply
 
 _FIXED = struct.Struct("<BBhiqqqq")  # kind, rule, slot, fragment, step/version/steps, count
-_KINDS: tuple[type, ...] = (Stepped, Stopped, Attached, CopiedOut, Applied, CopyOut, TakeOver, Go, Done, Over)
+_KINDS: tuple[type, ...] = (Stepped, LoopLeft, Attached, CopiedOut, Applied, CopyOut, TakeOver, Go, StopLoop, Detach)
 _TEXTS: tuple[type, ...] = (Greeted, Failed)
 _RULES: tuple[TakeOverRule, ...] = ("overwrite", "rebase", "blend", "carry")
 _STEPPED = _KINDS.index(Stepped)
@@ -85,7 +85,7 @@ def unpack(data: bytes | memoryview) -> tuple[Message, int]:
         return _TEXTS[data[0] - len(_KINDS)](**json.loads(bytes(data[1:]))), -1
     kind_no, rule, slot, fragment, number, *count = _FIXED.unpack(data)
     kind = _KINDS[kind_no]
-    if kind in (Stepped, Stopped, Attached):
+    if kind in (Stepped, LoopLeft, Attached):
         return kind(count=Count(*count)), slot
     if kind is Applied:
         return Applied(fragment=fragment, version=number, count=Count(*count)), slot

@@ -6,7 +6,7 @@ Rules:
 - The file never has a name (or loses it at once), so however the two processes end nothing is left to clean up. It is
   reserved on creation: too small a directory is an error then and no bus error later.
 - Each part has one writer. Counters, durations and applied marks are the trainer's, state and base the agent's. A slot
-  belongs to the agent until it is named in an order, to the trainer until the order is answered (fabric/orders.py);
+  belongs to the agent until it is named in an order, to the trainer until the order is answered (island/orders.py);
   while both live, messages alone say so, and what is read here serves whoever comes after a death.
 - What must not be seen half written (counters, state) has two copies and an index that is one aligned word: a SIGKILL
   at any instant leaves the older or the newer one.

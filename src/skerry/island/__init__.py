@@ -1,0 +1,1 @@
+"""What a training process and its agent share: memory that outlives either, and the channel of orders between them."""
