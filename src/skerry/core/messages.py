@@ -5,7 +5,9 @@ the tape. There is no second set and no translation layer. Rules:
 
 - Counters are cumulative per (learner, generation): a lost message costs nothing, the next one says it all.
 - A round is named by (fragment, step it was opened at); a version of a fragment by (fragment, version).
-- A message to or from one learner bears its id; one without an id goes to every learner.
+- A body that goes up is named (learner, generation, fragment, step): a Contribution names its own, Merge the one that it means.
+  One that goes down is named (fragment, version).
+- A message to or from one learner bears its id; one without an id, or with -1, goes to every learner.
 - A message that comes twice changes nothing the second time.
 """
 
@@ -18,6 +20,14 @@ Outcome = Literal["merged", "late", "stale", "refused"]
 TakeOverRule = Literal["overwrite", "rebase", "blend", "carry"]
 LostCause = Literal["overlap", "excluded", "refused", "died"]
 CAUSES: tuple[LostCause, ...] = ("overlap", "excluded", "refused", "died")
+
+
+class Contributor(NamedTuple):
+    """Who is in a version, and how much of its work: its contributions up to `tokens` of its generation's."""
+
+    learner: int
+    generation: int
+    tokens: int
 
 
 class Count(NamedTuple):
@@ -135,7 +145,7 @@ class Leave:
     reason: str = ""
 
 
-# ---------------------------------------------------------------- the drivers -> SyncerCore
+# ---------------------------------------------------------------- SyncerDriver -> SyncerCore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +159,28 @@ class Gone:
 
     learner: int
     generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """The value of a version that was closed lies in the store: from now on the version exists."""
+
+    fragment: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """The round that was closed came to no value, and the one before it stands: the round is cancelled after all."""
+
+    fragment: int
+    step: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restarted:
+    """The syncer was restored from what it had saved: every link is gone, and what lay in open or closing rounds, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,8 +220,9 @@ class RequestInitial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """Hand over a fragment at your next step boundary. `final`: the last round of the run."""
+    """Hand over a fragment at your next step boundary. `final`: the last round of the run. `learner`: -1 = all."""
 
+    learner: int = -1
     fragment: int
     step: int
     progress: float
@@ -230,7 +263,9 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetReached:
-    """The budget is reached: stop at the next step boundary; a final Ask for every fragment follows."""
+    """The budget is reached: stop at the next step boundary; a final Ask for every fragment follows. `learner`: -1 = all."""
+
+    learner: int = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,7 +278,7 @@ class RunOver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Merge:
-    """Add the contribution that was just reported to the round's accumulator, weight = tokens^2 / steps."""
+    """Add the body of that name to the accumulator of its round (fragment, step), with weight = tokens^2 / steps."""
 
     learner: int
     generation: int
@@ -255,12 +290,23 @@ class Merge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Close:
-    """Outer step on what the round accumulated; it becomes `version`; deliver it to every learner."""
+    """Outer step on what the round accumulated; it is to become `version`. Published or Failed tells what became of it."""
 
     fragment: int
     step: int
     version: int
-    included: tuple[int, ...]  # learners, in order of arrival
+    included: tuple[Contributor, ...]  # in order of arrival
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Distribute:
+    """The version exists: deliver it to every learner. What each Delivery says of its receiver's work follows from
+    `included`, the round's contributors in order of arrival."""
+
+    fragment: int
+    version: int
+    step: int
+    included: tuple[Contributor, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,9 +322,11 @@ class Deliver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stepped:
-    """The trainer stands at a step boundary with these counters (cumulative since the process began)."""
+    """The trainer stands at a step boundary with these counters (cumulative since the process began). `progress`: the share
+    of the run's budget that the step went by (its learning rate followed from it)."""
 
     count: Count
+    progress: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,32 +354,86 @@ class LoopLeft:
     count: Count
 
 
+# ---------------------------------------------------------------- LearnerDriver -> LearnerCore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Linked:
+    """There is a link to the syncer, on which nothing was said yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unlinked:
+    """The link is gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """It is time for a heartbeat."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainerEnded:
+    """There is no trainer any more; these are the raw counters that it published last."""
+
+    count: Count
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered:
+    """To a new agent's core, before anything else: the trainer carried out an earlier agent's TakeOver at the boundary with
+    these counters, and nobody was there to hear of it. `until`: the hand-over's counters, for rebase; `step`: the round's."""
+
+    fragment: int
+    version: int
+    rule: TakeOverRule
+    step: int
+    until: Count | None
+    count: Count
+
+
 # ---------------------------------------------------------------- LearnerCore -> trainer and agent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyOut:
-    """Order: copy the fragment out at the next boundary. step -1: the initial value for Seed; -2: ahead of the question."""
+    """Order: copy the fragment out. `at`: at the boundary with so many steps; 0 = the next one. step -1: the initial value for
+    RequestInitial; -2: ahead of the question."""
 
     fragment: int
     step: int
+    at: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encode:
-    """Make the body of a contribution of what was just copied out (with these counters), and keep it: Contribution sends it."""
+    """Make the body of a contribution of what was just copied out (with these counters), and keep it: Contribution sends it,
+    Forget or TakeOver ends its use."""
 
     fragment: int
     until: Count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Forget:
+    """The fragment's body that was encoded is needed no more: its work is still in the parameters and not settled."""
+
+    fragment: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TakeOver:
-    """Order: take the delivered version over at the next boundary by this rule."""
+    """Order: take the delivered version over by this rule, at the boundary with `at` steps (0 = the next one). `included`:
+    the learner's own contributions since its base are in it. `until`: what was handed over and is in it, for rebase."""
 
     fragment: int
     version: int
     rule: TakeOverRule
+    included: bool
+    step: int
+    until: Count | None = None
+    at: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -356,6 +458,19 @@ class StopLoop:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Detach:
+    """Order: nothing more is needed of the trainer, and nothing more is to be said to the syncer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reject:
+    """The syncer will not have this learner, and training has not begun: the trainer raises it as an error."""
+
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Warn:
     """For the learner's user: one line."""
 
@@ -364,8 +479,9 @@ class Warn:
 
 FromLearner: TypeAlias = Join | ProvideInitial | Report | Abstain | Contribution | Received | TakenOver | Leave
 ToLearner: TypeAlias = Welcome | Refused | RequestInitial | Ask | Verdict | Cancel | Delivery | BudgetReached | RunOver
-SyncerEvent: TypeAlias = FromLearner | Start | Gone | Tick
-SyncerAction: TypeAlias = ToLearner | Merge | Close | Deliver
+SyncerEvent: TypeAlias = FromLearner | Start | Gone | Published | Failed | Restarted | Tick
+SyncerAction: TypeAlias = ToLearner | Merge | Close | Distribute | Deliver
 FromTrainer: TypeAlias = Stepped | CopiedOut | Applied | LoopLeft
-LearnerEvent: TypeAlias = ToLearner | FromTrainer
-LearnerAction: TypeAlias = FromLearner | CopyOut | Encode | TakeOver | Go | Drop | StopLoop | Warn | RunOver
+LearnerEvent: TypeAlias = ToLearner | FromTrainer | Linked | Unlinked | Beat | TrainerEnded | Recovered
+Order: TypeAlias = CopyOut | TakeOver | Go | StopLoop | Detach
+LearnerAction: TypeAlias = FromLearner | Order | Encode | Forget | Drop | Reject | Warn
