@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from skerry.core.ledger import Ledger
 from skerry.core.messages import Close, Count, Merge, RunOver, TakenOver
-from support.desk import Desk, after, only
+from support.desk import Desk, after, only, who
 
 
 def merged(**policy: object) -> Desk:
@@ -110,7 +110,7 @@ def test_a_generation_superseded_while_its_contribution_is_in_an_open_round_is_m
     desk.join(0)
     assert desk.amounts() == {"pending": 90}
     (close,) = only(desk.hand(1, 4), Close)
-    assert close.included == (0, 1)
+    assert who(close) == (0, 1)
     assert desk.amounts() == {"merged": 80, "died": 10}
 
 
@@ -156,7 +156,7 @@ def test_telling_twice_changes_nothing() -> None:
 
 def test_older_counters_change_nothing() -> None:
     ledger = Ledger([2, 3])
-    account = ledger.open(0)
+    account = ledger.open(0, 1)
     ledger.counted(account, Count(3, 30, 300))
     ledger.counted(account, Count(2, 20, 200))
     assert account.count == Count(3, 30, 300) and ledger.tokens == 30
@@ -179,7 +179,7 @@ def test_the_take_over_from_before_a_refusal_is_not_taken_for_the_one_after_it()
 
 def test_amounts_are_tokens_times_parameters_and_time_is_kept_alike() -> None:
     ledger = Ledger([2, 3])
-    account = ledger.open(7)
+    account = ledger.open(7, 1)
     ledger.counted(account, Count(4, 40, 4000))
     ledger.promise(account, 0)
     ledger.keep(account, 0, Count(3, 30, 3000), 1)
@@ -195,6 +195,6 @@ def test_amounts_are_tokens_times_parameters_and_time_is_kept_alike() -> None:
 def test_the_total_is_over_all_learners_and_generations() -> None:
     ledger = Ledger([1])
     for learner, tokens in ((0, 10), (1, 20), (0, 5)):
-        ledger.counted(ledger.open(learner), Count(1, tokens, 1))
+        ledger.counted(ledger.open(learner, 1), Count(1, tokens, 1))
     assert ledger.tokens == 35 and ledger.total().processed == 35
     assert ledger.tallies[0].tokens == 15

@@ -16,6 +16,7 @@ from skerry.core.messages import (
     ProvideInitial,
     Refused,
     RequestInitial,
+    Restarted,
     Start,
     Verdict,
     Welcome,
@@ -238,10 +239,11 @@ def test_old_news_of_a_broken_link_does_not_kill_the_next_generation() -> None:
 
 
 def restored(desk: Desk) -> Desk:
-    """Another desk whose core went on from this one's state, and whose learners are the same."""
+    """Another desk whose core went on from this one's state after a restart, and whose learners are the same."""
     other = Desk.__new__(Desk)
     other.__dict__.update(desk.__dict__)
     other.core = SyncerCore(desk.policy, desk.layout, json.loads(json.dumps(desk.core.state())))
+    other.feed(Restarted())
     return other
 
 

@@ -2,54 +2,47 @@
 
 from __future__ import annotations
 
-from skerry.core.timers import Timers
-
-
-class Bell:
-    def __init__(self, rung: list[str], name: str) -> None:
-        self.rung, self.name, self.off = rung, name, False
-
-    def wants(self) -> bool:
-        return not self.off
-
-    def look(self, now: float) -> None:
-        self.rung.append(self.name)
+from skerry.core.timers import Alarm, Subject, Timers
 
 
 def test_what_is_due_is_looked_at_in_order_and_once() -> None:
-    timers, rung = Timers(), []
-    for when, name in ((3.0, "c"), (1.0, "a"), (1.0, "b"), (9.0, "d")):
-        timers.at(when, Bell(rung, name))
+    timers = Timers(lambda alarm: True)
+    for when, key in ((3.0, 2), (1.0, 0), (1.0, 1), (9.0, 3)):
+        timers.at(when, Subject.ROUND, key, 0)
     assert timers.next() == 1.0
-    timers.run(0.5)
-    assert rung == []
-    timers.run(3.0)
-    assert rung == ["a", "b", "c"] and timers.next() == 9.0
-    timers.run(3.0)
-    assert rung == ["a", "b", "c"]
+    assert not list(timers.due(0.5))
+    assert [alarm.key for alarm in timers.due(3.0)] == [0, 1, 2] and timers.next() == 9.0
+    assert not list(timers.due(3.0))
 
 
 def test_what_does_not_matter_any_more_is_passed_over() -> None:
-    timers, rung = Timers(), []
-    first, second = Bell(rung, "first"), Bell(rung, "second")
-    timers.at(1.0, first)
-    timers.at(2.0, second)
-    first.off = True
+    off: set[int] = set()
+    timers = Timers(lambda alarm: alarm.key not in off)
+    timers.at(1.0, Subject.MEMBER, 0, 7)
+    timers.at(2.0, Subject.MEMBER, 1, 7)
+    off.add(0)
     assert timers.next() == 2.0
-    second.off = True
-    timers.run(5.0)
-    assert rung == [] and timers.next() is None
+    off.add(1)
+    assert not list(timers.due(5.0)) and timers.next() is None
 
 
-def test_a_subject_may_set_itself_anew_while_looked_at() -> None:
-    timers, rung = Timers(), []
+def test_whether_it_matters_is_asked_when_its_turn_comes() -> None:
+    off: set[int] = set()
+    timers = Timers(lambda alarm: alarm.key not in off)
+    timers.at(1.0, Subject.ROUND, 0, 0)
+    timers.at(1.0, Subject.ROUND, 1, 0)
+    seen = []
+    for alarm in timers.due(1.0):
+        seen.append(alarm.key)
+        off.add(1)
+    assert seen == [0]
 
-    class Again(Bell):
-        def look(self, now: float) -> None:
-            super().look(now)
-            if len(rung) < 3:
-                timers.at(now, self)
 
-    timers.at(1.0, Again(rung, "x"))
-    timers.run(1.0)
-    assert rung == ["x", "x", "x"]
+def test_a_subject_may_be_set_anew_while_looked_at() -> None:
+    timers, rung = Timers(lambda alarm: True), []
+    timers.at(1.0, Subject.ROUND, 0, 0)
+    for alarm in timers.due(1.0):
+        rung.append(alarm)
+        if len(rung) < 3:
+            timers.at(1.0, Subject.ROUND, 0, 0)
+    assert [type(alarm) for alarm in rung] == [Alarm] * 3

@@ -9,11 +9,14 @@ from typing import Any, TypeVar
 
 from skerry.core.messages import (
     Abstain,
+    Close,
     Contribution,
     Count,
+    Failed,
     Gone,
     Join,
     Leave,
+    Published,
     Received,
     Report,
     Start,
@@ -33,6 +36,11 @@ Kind = TypeVar("Kind")
 def only(actions: list[SyncerAction], kind: type[Kind]) -> list[Kind]:
     """The actions of that kind."""
     return [action for action in actions if isinstance(action, kind)]
+
+
+def who(close: Close) -> tuple[int, ...]:
+    """The learners in a version, in order of arrival."""
+    return tuple(contributor.learner for contributor in close.included)
 
 
 def after(steps: int) -> Count:
@@ -63,13 +71,24 @@ class Desk:
         self.layout = tiny_layout(self.policy)
         self.core = SyncerCore(self.policy, self.layout)
         self.now = 0.0
+        self.slow = False
         self.learners: dict[int, Scripted] = {}
         self.feed(Start())
         for learner in range(learners):
             self.enter(learner)
 
     def feed(self, event: Any) -> list[SyncerAction]:
-        return self.core.handle(self.now, event)
+        """Tell the core; what is closed is published at once, unless the store is `slow`."""
+        actions = list(self.core.handle(self.now, event))
+        for close in only(actions, Close) if not self.slow else ():
+            actions += self.publish(close.version, close.fragment)
+        return actions
+
+    def publish(self, version: int, fragment: int = 0) -> list[SyncerAction]:
+        return self.feed(Published(fragment=fragment, version=version))
+
+    def fail(self, step: int, fragment: int = 0) -> list[SyncerAction]:
+        return self.feed(Failed(fragment=fragment, step=step, why="the disk is gone"))
 
     def wait(self, seconds: float) -> list[SyncerAction]:
         """Let time pass; what falls due happens."""
@@ -153,15 +172,18 @@ class Desk:
         at = self.learners[learner]
         return self.feed(Leave(**at.name, count=after(at.steps)))
 
+    def mine(self, learner: int, fragment: int = 0) -> int:
+        """How many of its tokens are in the present version."""
+        return sum(c.tokens for p, c in self.core.contributors() if (p, c.learner) == (fragment, learner))
+
     # -------------------------------------------------------- what the ledger says
 
     def amounts(self) -> dict[str, int]:
         """Merged, pending and lost tokens of one parameter of the fragment, by cause; checked to add up. One fragment only."""
         ledger, size = self.core.ledger, self.layout.total
         total = ledger.total()
-        accounts = {id(m.account): m.account for m in self.core.members}
-        accounts |= {id(a): a for r in self.core.rounds.open.values() for a, _ in r.accepted.values()}
-        pending = sum(ledger.pending(account) for account in accounts.values())
+        closed = [account for old in ledger.retired.values() for account in old.values()]
+        pending = sum(ledger.pending(account) for account in (*closed, *(m.account for m in self.core.members)))
         assert total.processed == total.merged + pending + sum(total.lost.values())
         found = {"merged": total.merged, "pending": pending, **total.lost}
         assert all(amount % size == 0 for amount in found.values())

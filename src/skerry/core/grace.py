@@ -8,18 +8,18 @@ measured; before five samples of each, the grace is one xi_step. Source: Decoupl
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 KEEP = 0.9
 ENOUGH = 5
 
 
+@dataclass(slots=True)
 class Average:
     """An exponential moving average, and how many samples it has seen."""
 
-    __slots__ = ("samples", "value")
-
-    def __init__(self, value: float = 0.0, samples: int = 0) -> None:
-        self.value = value
-        self.samples = samples
+    value: float = 0.0
+    samples: int = 0
 
     def add(self, sample: float) -> None:
         """Take one sample in; the first one is the average."""
@@ -30,14 +30,14 @@ class Average:
 class Grace:
     """The three averages, in seconds, and the window that follows from them."""
 
-    __slots__ = ("gamma", "overlap", "quorum", "step", "sync")
+    step: Average  # xi_step: between advances of the run's step
+    quorum: Average  # xi_quorum: from the ask to the K-th complete contribution
+    sync: Average  # xi_sync: from the close to the median receipt
 
     def __init__(self, gamma: float, overlap: int) -> None:
         self.gamma = gamma
         self.overlap = overlap
-        self.step = Average()  # xi_step: between advances of the run's step
-        self.quorum = Average()  # xi_quorum: from the ask to the K-th complete contribution
-        self.sync = Average()  # xi_sync: from the close to the median receipt
+        self.step, self.quorum, self.sync = Average(), Average(), Average()
 
     def window(self) -> float:
         """Seconds to wait after the K-th complete contribution."""
@@ -47,11 +47,3 @@ class Grace:
             return self.step.value
         slack = self.overlap * self.step.value - (self.quorum.value + self.sync.value)
         return self.gamma * max(0.0, slack)
-
-    def state(self) -> list[list[float]]:
-        """Plain values for a snapshot."""
-        return [[a.value, a.samples] for a in (self.step, self.quorum, self.sync)]
-
-    def restore(self, state: list[list[float]]) -> None:
-        """The inverse of state()."""
-        self.step, self.quorum, self.sync = (Average(value, int(samples)) for value, samples in state)

@@ -14,24 +14,25 @@ same cursors microseconds x parameters, from which goodput follows. The totals a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from skerry.core.messages import CAUSES, Count, LostCause
 
 ZERO = Count()
 
 
+@dataclass(slots=True)
 class Tally:
     """What became of one learner's work (all its generations), in tokens x parameters and microseconds x parameters."""
 
-    __slots__ = ("busy_lost", "busy_merged", "busy_processed", "lost", "merged", "processed", "tokens")
-
-    def __init__(self) -> None:
-        self.tokens = 0  # plain tokens processed
-        self.processed = self.merged = 0
-        self.busy_processed = self.busy_merged = 0
-        self.lost: dict[LostCause, int] = dict.fromkeys(CAUSES, 0)
-        self.busy_lost: dict[LostCause, int] = dict.fromkeys(CAUSES, 0)
+    tokens: int = 0  # plain tokens processed
+    processed: int = 0
+    merged: int = 0
+    busy_processed: int = 0
+    busy_merged: int = 0
+    lost: dict[LostCause, int] = field(default_factory=lambda: dict.fromkeys(CAUSES, 0))
+    busy_lost: dict[LostCause, int] = field(default_factory=lambda: dict.fromkeys(CAUSES, 0))
 
     def add(self, other: Tally) -> None:
         """Add another learner's tally to this one."""
@@ -41,48 +42,54 @@ class Tally:
             self.lost[cause] += other.lost[cause]
             self.busy_lost[cause] += other.busy_lost[cause]
 
-    def state(self) -> dict[str, Any]:
-        """Plain values."""
-        return {name: getattr(self, name) for name in self.__slots__}
 
-    @staticmethod
-    def restored(state: dict[str, Any]) -> Tally:
-        """The inverse of state()."""
-        tally = Tally()
-        for name in Tally.__slots__:
-            setattr(tally, name, state[name])
-        return tally
+class Merged(NamedTuple):
+    """The last merge of a fragment that a generation's work was in: the version, and up to which of its tokens."""
+
+    version: int = 0
+    tokens: int = 0
 
 
+class Move(NamedTuple):
+    """A take-over that was told."""
+
+    version: int
+    settled: Count
+
+
+@dataclass(slots=True)
 class Account:
     """The cursors of one learner's generation."""
 
-    __slots__ = ("base", "count", "merged", "moves", "promised", "refused", "retired", "settled", "tally")
-
-    def __init__(self, tally: Tally, fragments: int) -> None:
-        self.tally = tally
-        self.count = ZERO
-        self.settled = [ZERO] * fragments
-        self.base = [-1] * fragments
-        self.merged: list[tuple[int, int]] = [(0, 0)] * fragments  # (version, tokens up to which) of the last merge
-        self.refused: set[int] = set()  # fragments whose last contribution was refused
-        self.promised: set[int] = set()  # fragments with a contribution in a round that is still open
-        self.moves: dict[int, tuple[int, Count]] = {}  # take-overs reported while promised, seen to afterwards
-        self.retired = False  # a later generation lives: nothing of this one can be merged any more
+    learner: int
+    generation: int
+    settled: list[Count]
+    base: list[int]
+    merged: list[Merged]
+    count: Count = ZERO
+    refused: set[int] = field(default_factory=set)  # fragments whose last contribution was refused
+    promised: set[int] = field(default_factory=set)  # fragments with a contribution in a round that is not over
+    moves: dict[int, Move] = field(default_factory=dict)  # take-overs told while promised, seen to afterwards
+    retired: bool = False  # a later generation lives: nothing of this one can be merged any more
 
 
 class Ledger:
     """All accounts' amounts. `sizes`: parameters per fragment."""
 
+    tallies: dict[int, Tally]
+    tokens: int  # plain tokens processed by all, for the budget
+    retired: dict[int, dict[int, Account]]  # learner -> generation -> what was closed with contributions in open rounds
+
     def __init__(self, sizes: Sequence[int]) -> None:
         self.sizes = tuple(sizes)
         self.total_size = sum(sizes)
-        self.tallies: dict[int, Tally] = {}
-        self.tokens = 0  # plain tokens processed by all, for the budget
+        self.tallies, self.tokens, self.retired = {}, 0, {}
 
-    def open(self, learner: int) -> Account:
+    def open(self, learner: int, generation: int) -> Account:
         """A new generation's account."""
-        return Account(self.tallies.setdefault(learner, Tally()), len(self.sizes))
+        self.tallies.setdefault(learner, Tally())
+        n = len(self.sizes)
+        return Account(learner, generation, [ZERO] * n, [-1] * n, [Merged()] * n)
 
     def counted(self, account: Account, count: Count) -> None:
         """The learner's counters have come to `count`; what is older than known changes nothing."""
@@ -92,7 +99,7 @@ class Ledger:
         if count.tokens < done.tokens or count.busy_us < done.busy_us:  # no honest learner's counters fall
             count = Count(count.steps, max(count.tokens, done.tokens), max(count.busy_us, done.busy_us))
         tokens = count.tokens - done.tokens
-        tally = account.tally
+        tally = self.tallies[account.learner]
         tally.tokens += tokens
         tally.processed += tokens * self.total_size
         tally.busy_processed += (count.busy_us - done.busy_us) * self.total_size
@@ -105,11 +112,11 @@ class Ledger:
 
     def keep(self, account: Account, fragment: int, until: Count, version: int) -> None:
         """The round closed: (settled, until] of the fragment is merged, in that version."""
-        since, size, tally = account.settled[fragment], self.sizes[fragment], account.tally
+        since, size, tally = account.settled[fragment], self.sizes[fragment], self.tallies[account.learner]
         tally.merged += (until.tokens - since.tokens) * size
         tally.busy_merged += (until.busy_us - since.busy_us) * size
         account.settled[fragment] = until
-        account.merged[fragment] = (version, until.tokens)
+        account.merged[fragment] = Merged(version, until.tokens)
         account.refused.discard(fragment)
         self.release(account, fragment)
 
@@ -120,6 +127,15 @@ class Ledger:
             self.moved(account, fragment, *account.moves.pop(fragment))
         if account.retired:
             self._lose(account, fragment, account.count, "died")
+            if not account.promised:
+                self._forget(account)
+
+    def _forget(self, account: Account) -> None:
+        """Of this closed generation nothing is needed any more but its tally."""
+        closed = self.retired[account.learner]
+        del closed[account.generation]
+        if not closed:
+            del self.retired[account.learner]
 
     def moved(self, account: Account, fragment: int, version: int, settled: Count) -> None:
         """The learner took `version` over; from `settled` on its progress counts anew. What lies between is lost:
@@ -129,18 +145,20 @@ class Ledger:
         if version <= base and not again:
             return
         if fragment in account.promised:
-            account.moves[fragment] = (version, settled)
+            account.moves[fragment] = Move(version, settled)
             return
         account.base[fragment] = version
-        included = base < account.merged[fragment][0] <= version
+        included = base < account.merged[fragment].version <= version
         cause: LostCause = "overlap" if included else "refused" if fragment in account.refused else "excluded"
         account.refused.discard(fragment)
         self.counted(account, settled)
         self._lose(account, fragment, settled, cause)
 
     def retire(self, account: Account) -> None:
-        """Nothing more will come of this generation: what is pending and not in an open round is lost."""
+        """Nothing more will come of this generation: what is pending and not in a round that goes on is lost."""
         account.retired = True
+        if account.promised:
+            self.retired.setdefault(account.learner, {})[account.generation] = account
         for fragment in range(len(self.sizes)):
             if fragment not in account.promised:
                 self._lose(account, fragment, account.count, "died")
@@ -149,17 +167,10 @@ class Ledger:
         since = account.settled[fragment]
         if until <= since:
             return
-        size, tally = self.sizes[fragment], account.tally
+        size, tally = self.sizes[fragment], self.tallies[account.learner]
         tally.lost[cause] += (until.tokens - since.tokens) * size
         tally.busy_lost[cause] += (until.busy_us - since.busy_us) * size
         account.settled[fragment] = until
-
-    def write_off(self, account: Account) -> None:
-        """After a restore: what superseded generations had in rounds that were open then is in no account any more."""
-        tally = account.tally
-        tally.lost["died"] += tally.processed - tally.merged - sum(tally.lost.values()) - self.pending(account)
-        busy = sum((account.count.busy_us - at.busy_us) * n for at, n in zip(account.settled, self.sizes, strict=True))
-        tally.busy_lost["died"] += tally.busy_processed - tally.busy_merged - sum(tally.busy_lost.values()) - busy
 
     def pending(self, account: Account) -> int:
         """Tokens x parameters of an account that are neither merged nor lost, from its cursors."""

@@ -1,96 +1,131 @@
 """Membership: who has joined, who lives, and how far the K-th fastest living learner is.
 
-A member is *live* while it is linked, heard of and has taken over every fragment once. Only live members count for
-quorums and for the run's step t = max(t, K-th largest clock). The clocks ahead of t are counted by value, so that an
-advance costs O(1) amortised and no event costs more than that.
+    AWAY --joins--> JOINING --has taken over every fragment--> LIVE --is silent--> SILENT --speaks--> LIVE
+      ^------------- its link breaks, or it leaves ---------------'--------------------'
+
+Only LIVE members count for quorums and for the run's step t = max(t, K-th largest clock). The clocks ahead of t are counted
+by value, so that an advance costs O(1) amortised and no event costs more than that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
 
 from skerry.core.ledger import Account
 from skerry.core.policy import ALL
 
 
+class Standing(Enum):
+    """How a member stands with the run."""
+
+    AWAY = "away"  # no link
+    JOINING = "joining"  # a link, but fragments to take over for the first time
+    LIVE = "live"
+    SILENT = "silent"  # a link, but nothing was heard for too long
+
+
+AWAY, JOINING, LIVE, SILENT = Standing
+
+
+@dataclass(slots=True)
 class Member:
     """One learner, through all its generations."""
 
-    __slots__ = ("account", "clock", "first_join", "first_step", "generation", "heard", "id", "linked", "live",
-                 "live_clock", "live_seq", "missing", "resumable")  # fmt: skip
+    id: int
+    account: Account  # of the present generation
+    heard: float  # seconds
+    first_join: float  # seconds
+    standing: Standing = AWAY
+    first_step: int = 0  # steps of all earlier generations
+    clock: int = 0  # t_m
+    resumable: bool = False  # the present generation may come back (false after the syncer itself was restored)
+    missing: int = 0  # fragments it has yet to take over for the first time
+    awaited: bool = False  # its link broke while the run was ending: the last round waits for it
+    live_seq: int = 0  # when it last became live, on the counter that also numbers rounds
+    live_clock: int = 0  # t_m when it last became live
 
-    def __init__(self, learner: int, account: Account, first_join: float) -> None:
-        self.id = learner
-        self.generation = 0
-        self.account = account
-        self.first_join = first_join  # seconds
-        self.first_step = 0  # steps of all earlier generations
-        self.clock = 0  # t_m
-        self.heard = first_join
-        self.linked = False
-        self.resumable = False  # the present generation may come back (false after the syncer itself was restored)
-        self.missing = 0  # fragments it has yet to take over for the first time
-        self.live = False
-        self.live_seq = 0  # when it last became live, on the counter that also numbers rounds
-        self.live_clock = 0  # t_m when it last became live
+    @property
+    def generation(self) -> int:
+        """The present one; 0 before the first Welcome."""
+        return self.account.generation
+
+    @property
+    def live(self) -> bool:
+        """Whether it counts."""
+        return self.standing is LIVE
+
+    @property
+    def linked(self) -> bool:
+        """Whether there is a link to it."""
+        return self.standing is not AWAY
 
 
 class Members:
     """All members, and the run's step."""
 
+    by_id: dict[int, Member]
+    next_id: int
+    seq: int  # numbers rounds and births, so that a round knows who was live when it was opened
+    step: int  # t
+    live: int
+
     def __init__(self, quorum: int) -> None:
+        self.by_id = {}
+        self.next_id = self.seq = self.step = self.live = 0
         self._quorum = quorum
-        self._by_id: dict[int, Member] = {}
-        self._next = 0
-        self._seq = 0  # numbers rounds and births, so that a round knows who was live when it was opened
-        self.step = 0  # t
-        self.live = 0
         self._ahead: dict[int, int] = {}  # clock > t -> how many live members stand there
         self._ahead_sum = 0
 
     def __iter__(self) -> Iterator[Member]:
-        return iter(self._by_id.values())
+        return iter(self.by_id.values())
 
     def __len__(self) -> int:
-        return len(self._by_id)
+        return len(self.by_id)
 
     def get(self, learner: int) -> Member | None:
         """The member with that id."""
-        return self._by_id.get(learner)
+        return self.by_id.get(learner)
 
     def add(self, member: Member) -> None:
         """A learner that never was here before."""
-        self._by_id[member.id] = member
+        self.by_id[member.id] = member
 
     def free_id(self) -> int:
         """The smallest id that nobody ever had."""
-        while self._next in self._by_id:
-            self._next += 1
-        return self._next
+        while self.next_id in self.by_id:
+            self.next_id += 1
+        return self.next_id
 
     def next_seq(self) -> int:
         """The next number of that counter."""
-        self._seq += 1
-        return self._seq
+        self.seq += 1
+        return self.seq
 
     @property
     def quorum(self) -> int:
         """K as it stands: all live ones if the policy says so, and at least one."""
         return max(1, self.live if self._quorum == ALL else self._quorum)
 
-    def set_live(self, member: Member, live: bool) -> None:
-        """The member begins or ceases to count."""
-        assert live != member.live
-        if live:
-            member.live_seq, member.live_clock = self.next_seq(), member.clock
-        self._count(member.clock, 1 if live else -1)
-        self.live += 1 if live else -1
-        member.live = live
+    def stand(self, member: Member, standing: Standing) -> None:
+        """The member's standing from now on; who becomes LIVE begins to count, who was LIVE ceases to. Who was awaited comes
+        back to the rounds that wait for it."""
+        was, member.standing = member.standing, standing
+        if standing is LIVE:
+            assert was is not LIVE
+            if not member.awaited:
+                member.live_seq, member.live_clock = self.next_seq(), member.clock
+            self.live += 1
+            self._count(member.clock, 1)
+        elif was is LIVE:
+            self.live -= 1
+            self._count(member.clock, -1)
 
     def set_clock(self, member: Member, clock: int) -> None:
         """The member's t_m; it never falls."""
         if clock > member.clock:
-            if member.live:
+            if member.standing is LIVE:
                 self._count(member.clock, -1)
                 self._count(clock, 1)
             member.clock = clock
@@ -111,3 +146,9 @@ class Members:
                 self._ahead[clock] = left
             else:
                 del self._ahead[clock]
+
+    def restored(self) -> None:
+        """The state was loaded: count what follows from it."""
+        for member in self:
+            if member.live:
+                self._count(member.clock, 1)

@@ -22,6 +22,15 @@ LostCause = Literal["overlap", "excluded", "refused", "died"]
 CAUSES: tuple[LostCause, ...] = ("overlap", "excluded", "refused", "died")
 
 
+class BodyName(NamedTuple):
+    """A contribution's body on its way up, wherever it lies. The same name means the same bytes, however often it was sent."""
+
+    learner: int
+    generation: int
+    fragment: int
+    step: int
+
+
 class Contributor(NamedTuple):
     """Who is in a version, and how much of its work: its contributions up to `tokens` of its generation's."""
 
@@ -109,6 +118,11 @@ class Contribution:
     since: Count
     until: Count
     flaw: str = ""
+
+    @property
+    def name(self) -> BodyName:
+        """Of the body."""
+        return BodyName(self.learner, self.generation, self.fragment, self.step)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,6 +300,11 @@ class Merge:
     step: int
     tokens: int
     steps: int
+
+    @property
+    def name(self) -> BodyName:
+        """Of the body."""
+        return BodyName(self.learner, self.generation, self.fragment, self.step)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

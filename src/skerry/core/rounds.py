@@ -1,62 +1,80 @@
 """Rounds: one is the merge of one fragment at one global step.
 
-    due -> open -> K-th complete contribution -> grace over, or all answered -> closed: a new version, delivered to all
-                \\-> all answered, or out of time, and K not complete          -> cancelled: nothing changes
+    due -> OPEN -> K-th complete contribution -> GRACE -> window over, or all answered -> CLOSING -> published: a new version
+             \\-> all answered, or out of time, and K not complete -> cancelled: nothing changes <- failed -'
 
-Rules: at most max(1, tau) are open, the due ones wait in order; a fragment that falls due while it still waits is
-skipped. A round waits only for those that were live when it was opened, and never for one that died since. It is named
-(fragment, step); the final ones bear a step of their own, past all others'. In synchronous policies nobody is asked:
-the first hand-over opens the round, and it waits for all.
+Rules: at most max(1, tau) go on, closing ones included; the due ones wait in order, and a fragment that falls due while it
+still waits is skipped. A round waits only for those that were live when it was opened, and never for one that died since (the
+last ones do, if it is its link that broke). While a round is closing its contributions are its learners' still, its
+fragment is not asked for anew, and what is sent for it again waits: publishing answers that. A round is named
+(fragment, step); the final ones bear a step of their own, past all others'. In synchronous policies nobody is asked: the
+first hand-over opens the round, and it waits for all.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+
 from skerry.core.grace import Grace
 from skerry.core.ledger import Account, Ledger
-from skerry.core.members import Member, Members
+from skerry.core.members import LIVE, Member, Members
 from skerry.core.messages import (
     Ask,
     Cancel,
     Close,
     Contribution,
+    Contributor,
     Deliver,
+    Distribute,
+    Failed,
     Merge,
     Outcome,
+    Published,
     SyncerAction,
     Verdict,
 )
 from skerry.core.policy import ALL, Policy
-from skerry.core.timers import Timers
+from skerry.core.timers import Subject, Timers
 
 
+class Stage(Enum):
+    """How far a round has come."""
+
+    OPEN = "open"
+    GRACE = "grace"  # the quorum is complete
+    CLOSING = "closing"  # decided, but its version does not exist yet
+
+
+OPEN, GRACE, CLOSING = Stage
+
+
+@dataclass(slots=True)
 class Round:
-    """A round that is open. It waits for `waiting` of the members that were live when it was opened."""
+    """A round that goes on. It waits for `waiting` of the members that were live when it was opened."""
 
-    __slots__ = ("accepted", "answered", "close_at", "final", "fragment", "give_up_at", "opened", "owner", "seq", "step",
-                 "synchronous", "waiting")  # fmt: skip
-
-    def __init__(self, owner: Rounds, fragment: int, step: int, opened: float, give_up_at: float, *, final: bool) -> None:
-        self.owner = owner
-        self.fragment = fragment
-        self.step = step
-        self.opened = opened
-        self.seq = owner.members.next_seq()  # members that became live later were not asked
-        self.give_up_at = give_up_at
-        self.close_at: float | None = None  # end of the grace window, once the quorum is complete
-        self.final = final
-        self.synchronous = owner.policy.synchronous and not final
-        self.waiting = owner.members.live
-        if self.synchronous:
-            self.waiting = sum(self.expects(member) for member in owner.members)
-        self.answered: set[int] = set()
-        self.accepted: dict[int, tuple[Account, Contribution]] = {}
+    fragment: int
+    step: int
+    opened: float
+    seq: int  # members that became live later were not asked
+    look_at: float  # when its patience ends; in GRACE when its window does
+    patient_until: float
+    final: bool
+    synchronous: bool
+    stage: Stage = OPEN
+    waiting: int = 0
+    answered: set[int] = field(default_factory=set)
+    accepted: dict[int, Contribution] = field(default_factory=dict)  # by learner, in order of arrival
+    closed: float = 0.0
+    readers: int = 0  # those live at the close
 
     def expects(self, member: Member) -> bool:
         """Whether the round waits for this member as long as it lives. In a synchronous policy nobody is asked: who
         became live at or past the round's step will not hand over for it."""
-        if not member.live or member.live_seq > self.seq:
+        if member.live_seq > self.seq or (self.synchronous and member.live_clock >= self.step):
             return False
-        return not self.synchronous or member.live_clock < self.step
+        return member.standing is LIVE or (member.awaited and self.final)
 
     def answer(self, member: Member) -> None:
         """The member has said what it has to say in this round."""
@@ -65,42 +83,57 @@ class Round:
             if self.expects(member):
                 self.waiting -= 1
 
-    def lose(self, member: Member) -> None:
-        """The member is about to die: do not wait for it."""
-        if member.id not in self.answered and self.expects(member):
-            self.waiting -= 1
+    def waits_for(self, member: Member) -> bool:
+        """Whether it has not answered yet, and is waited for."""
+        return member.id not in self.answered and self.expects(member)
 
-    def wants(self) -> bool:
-        """Timers: whether it is still open."""
-        return self.owner.open.get(self.fragment) is self
 
-    def look(self, now: float) -> None:
-        """Timers: its grace or its patience may be over."""
-        self.owner.review(now, self)
+@dataclass(slots=True)
+class Receipts:
+    """The newest version of a fragment on its way to the learners; the median receipt measures xi_sync."""
+
+    version: int
+    since: float
+    missing: int  # to the median
 
 
 class Rounds:
-    """The open and the due rounds, and the versions they made."""
+    """The rounds that go on and those that are due, and the versions they made."""
+
+    versions: list[int]  # of each fragment; empty until there is a model
+    steps: list[int]  # of each fragment, of the round that made its version
+    open: dict[int, Round]  # by fragment: those that take contributions
+    closing: dict[int, Round]
+    due: dict[int, None]  # fragments that wait for a free place, in order
+    ending: bool  # the budget is reached: whoever stops before its hand-over is asked for it
+    last_step: list[int]  # of each fragment's last round that was decided
+    passed: dict[int, dict[int, set[int]]]  # synchronous: fragment -> step -> who answered a round before it opened
+    receipts: dict[int, Receipts]
+    closed: int  # these are counts; contributors summed over closed rounds
+    contributors: int
+    skipped: int
+    cancelled: int
 
     def __init__(self, policy: Policy, members: Members, ledger: Ledger, grace: Grace, timers: Timers,
                  out: list[SyncerAction]) -> None:  # fmt: skip
+        self.versions, self.steps = [], [0] * policy.fragments
+        self.open, self.closing, self.due, self.ending = {}, {}, {}, False
+        self.last_step, self.passed, self.receipts = [0] * policy.fragments, {}, {}
+        self.closed = self.contributors = self.skipped = self.cancelled = 0
         self.policy = policy
-        self.members = members
-        self.open: dict[int, Round] = {}  # by fragment
-        self.versions: list[int] = []  # of each fragment; empty until there is a model
-        self.closed = self.contributors = self.skipped = self.cancelled = 0  # counts; contributors summed over closed
-        self.ending = False  # the budget is reached: whoever stops before its hand-over is asked for it
+        self._members = members
         self._ledger = ledger
         self._grace = grace
         self._timers = timers
         self._out = out
-        self.due: dict[int, None] = {}  # fragments that wait for a free place, in order
         self._due_at: dict[int, list[int]] = {}  # t modulo H -> fragments
         for fragment in range(policy.fragments):
             self._due_at.setdefault(policy.offset(fragment), []).append(fragment)
-        self._last_step = [0] * policy.fragments  # step of each fragment's last round
-        self._passed: dict[tuple[int, int], set[int]] = {}  # synchronous: who answered a round before it opened
-        self._receipts: dict[int, list[float]] = {}  # fragment -> [version, closed at, receipts still to the median]
+
+    @property
+    def under_way(self) -> int:
+        """How many rounds go on."""
+        return len(self.open) + len(self.closing)
 
     # ------------------------------------------------------------------ opening
 
@@ -116,9 +149,9 @@ class Rounds:
 
     def open_due(self, now: float, progress: float) -> None:
         """Open what is due, in order, as far as there is room and enough learners live."""
-        members = self.members
-        while self.due and len(self.open) < self.policy.open_rounds and members.live >= members.quorum:
-            fragment = next((p for p in self.due if p not in self.open), None)
+        members = self._members
+        while self.due and self.under_way < self.policy.open_rounds and members.live >= members.quorum:
+            fragment = next((p for p in self.due if p not in self.open and p not in self.closing), None)
             if fragment is None:
                 return
             del self.due[fragment]
@@ -129,70 +162,93 @@ class Rounds:
         """Open no more; in synchronous policies ask for what the open ones still wait for."""
         self.ending = True
         self.due.clear()
-        if self.policy.synchronous:
-            for round_ in self.open.values():
-                self._out.append(Ask(fragment=round_.fragment, step=round_.step, progress=1.0))
+        self._out.extend(self._questions(self.open.values(), -1))
 
     def open_final(self, now: float) -> None:
         """One last round of every fragment, asked of all."""
         step = self._last_name()
         opened = [self._open(now, fragment, step, self.policy.final_timeout, final=True)
                   for fragment in range(self.policy.fragments)]  # fmt: skip
-        self._out.extend(Ask(fragment=round_.fragment, step=step, progress=1.0, final=True) for round_ in opened)
+        self._out.extend(self._questions(opened, -1))
         for round_ in opened:
             self.review(now, round_)
+
+    def ask_again(self, member: Member) -> None:
+        """The run is ending, and the member comes back: what it may not have heard is asked of it once more."""
+        mine = [round_ for round_ in self.open.values() if member.id not in round_.answered]
+        self._out.extend(self._questions(mine, member.id))
+
+    def _questions(self, rounds: Iterable[Round], learner: int) -> list[Ask]:
+        """What is asked at the end: the last rounds, and in synchronous policies those that began before."""
+        return [Ask(learner=learner, fragment=round_.fragment, step=round_.step, progress=1.0, final=round_.final)
+                for round_ in rounds if round_.final or round_.synchronous]  # fmt: skip
 
     def _last_name(self) -> int:
         """A step that no other round bears. Synchronous learners name rounds by themselves, ahead of t, though none gets
         further than to its next hand-over's end."""
+        members = self._members
         if not self.policy.synchronous:
-            return self.members.step + 1
-        furthest = max(self.members.step, *self._last_step, *(member.clock for member in self.members))
+            return members.step + 1
+        furthest = max(members.step, *self.last_step, *(member.clock for member in members))
         return furthest + 2 * self.policy.interval + self.policy.overlap + 1
 
     def _open(self, now: float, fragment: int, step: int, patience: float, *, final: bool = False) -> Round:
-        round_ = self.open[fragment] = Round(self, fragment, step, now, now + patience, final=final)
-        for learner in self._passed.pop((fragment, step), ()):
-            if (member := self.members.get(learner)) is not None:
+        until, members = now + patience, self._members
+        round_ = Round(fragment, step, now, members.next_seq(), until, until, final, self.policy.synchronous and not final)
+        self.open[fragment] = round_
+        if final or round_.synchronous:
+            round_.waiting = sum(round_.expects(member) for member in members)
+        else:
+            round_.waiting = members.live
+        for learner in self.passed.get(fragment, {}).get(step, ()):
+            if (member := members.get(learner)) is not None:
                 round_.answer(member)
-        self._timers.at(round_.give_up_at, round_)
+        self._timers.at(until, Subject.ROUND, fragment, step)
         return round_
 
     def _opened_by(self, now: float, event: Contribution) -> Round | None:
         """Synchronous policies: the first hand-over at a step opens the round."""
-        if not self.policy.synchronous or event.step <= self._last_step[event.fragment]:
+        if not self.policy.synchronous or event.step <= self.last_step[event.fragment]:
             return None
+        round_ = self._open(now, event.fragment, event.step, self.policy.sync_timeout)
         if self.ending:
-            self._out.append(Ask(fragment=event.fragment, step=event.step, progress=1.0))
-        return self._open(now, event.fragment, event.step, self.policy.sync_timeout)
+            self._out.extend(self._questions([round_], -1))
+        return round_
 
     # ------------------------------------------------------------------ answers
 
     def contribution(self, now: float, member: Member, event: Contribution) -> None:
         """A hand-over is complete and screened: merge it, or say why not."""
         round_ = self.open.get(event.fragment) or self._opened_by(now, event)
-        if round_ is None or round_.step != event.step:
+        if round_ is not None and round_.step == event.step:
+            if member.id not in round_.answered:
+                round_.answer(member)
+                self._judge(member, event, round_)
+                self.review(now, round_)
+        elif not self._in_closing(member, event):
             self._pass(member, event.fragment, event.step)
-            was_merged = member.account.merged[event.fragment][1] >= event.until.tokens > 0
-            self._answer(member, event, "merged" if was_merged else "late")
-        elif member.id not in round_.answered:
-            round_.answer(member)
-            self._judge(member, event, round_)
-            self.review(now, round_)
+            was_merged = member.account.merged[event.fragment].tokens >= event.until.tokens > 0
+            self._say(member, event, "merged" if was_merged else "late")
+
+    def _in_closing(self, member: Member, event: Contribution) -> bool:
+        """Whether it lies in a round that is closing: it hears of its fate when that is over."""
+        round_ = self.closing.get(event.fragment)
+        held = round_.accepted.get(member.id) if round_ is not None and round_.step == event.step else None
+        return held is not None and held.generation == event.generation
 
     def _judge(self, member: Member, event: Contribution, round_: Round) -> None:
         account, fragment = member.account, event.fragment
         if event.flaw:
             account.refused.add(fragment)
-            self._answer(member, event, "refused", event.flaw)
+            self._say(member, event, "refused", event.flaw)
             self._out.append(Deliver(learner=member.id, fragments=(fragment,)))
         elif event.base < self.versions[fragment] - self.policy.max_staleness and not self._carried(round_):
-            self._answer(member, event, "stale")
+            self._say(member, event, "stale")
             self._out.append(Deliver(learner=member.id, fragments=(fragment,)))
         elif event.since != account.settled[fragment] or event.until.tokens <= event.since.tokens:
-            self._answer(member, event, "stale", "part of this interval is settled already")
+            self._say(member, event, "stale", "part of this interval is settled already")
         else:
-            round_.accepted[member.id] = (account, event)
+            round_.accepted[member.id] = event
             self._ledger.promise(account, fragment)
             work = event.until.minus(event.since)
             self._out.append(Merge(learner=member.id, generation=member.generation, fragment=fragment, step=event.step,
@@ -202,11 +258,11 @@ class Rounds:
         """In the last round there is no next time for what would be carried; and v would be the same from a newer base."""
         return round_.final and self.policy.on_excluded == "carry"
 
-    def _answer(self, member: Member, event: Contribution, verdict: Outcome, reason: str = "") -> None:
+    def _say(self, member: Member, event: Contribution, verdict: Outcome, reason: str = "") -> None:
         self._out.append(Verdict(learner=member.id, generation=member.generation, fragment=event.fragment,
-                                step=event.step, verdict=verdict, reason=reason))  # fmt: skip
+                                 step=event.step, verdict=verdict, reason=reason))  # fmt: skip
 
-    def nothing(self, now: float, member: Member, fragment: int, step: int) -> None:
+    def abstain(self, now: float, member: Member, fragment: int, step: int) -> None:
         """The member has nothing for this round."""
         round_ = self.open.get(fragment)
         if round_ is not None and round_.step == step:
@@ -217,21 +273,28 @@ class Rounds:
 
     def _pass(self, member: Member, fragment: int, step: int) -> None:
         """Synchronous policies: the member has answered a round that is not open yet; when it is, do not wait for it."""
-        if self.policy.synchronous and step > self._last_step[fragment]:
-            self._passed.setdefault((fragment, step), set()).add(member.id)
+        if self.policy.synchronous and step > self.last_step[fragment]:
+            self.passed.setdefault(fragment, {}).setdefault(step, set()).add(member.id)
 
-    def lose(self, member: Member) -> None:
-        """The member is about to die."""
+    def lose(self, member: Member, *, returns: bool = False) -> None:
+        """The member is about to be waited for no more; but by the last rounds, if it may come back (`returns`)."""
         for round_ in self.open.values():
-            round_.lose(member)
+            if round_.waits_for(member) and not (returns and round_.final):
+                round_.waiting -= 1
+
+    def regain(self, member: Member) -> None:
+        """A member that was awaited has come back: the rounds before the last ones wait for it once more."""
+        for round_ in self.open.values():
+            if not round_.final and round_.waits_for(member):
+                round_.waiting += 1
 
     def received(self, now: float, fragment: int, version: int) -> None:
         """A receipt; the median one of the newest version measures xi_sync."""
-        receipts = self._receipts.get(fragment)
-        if receipts is not None and receipts[0] == version:
-            receipts[2] -= 1
-            if receipts[2] == 0:
-                self._grace.sync.add(now - receipts[1])
+        receipts = self.receipts.get(fragment)
+        if receipts is not None and receipts.version == version:
+            receipts.missing -= 1
+            if receipts.missing == 0:
+                self._grace.sync.add(now - receipts.since)
 
     # ------------------------------------------------------------------ closing
 
@@ -242,50 +305,90 @@ class Rounds:
 
     def review(self, now: float, round_: Round) -> None:
         """Close, cancel or go on waiting."""
+        if round_.fragment in self.closing:
+            return  # synchronous policies: after the one before it
         any_do = round_.final or self.policy.quorum == ALL  # these wait for everybody, and take whoever comes
-        enough = len(round_.accepted) >= (1 if any_do else self.members.quorum)
-        if enough and not any_do and round_.close_at is None:
+        enough = len(round_.accepted) >= (1 if any_do else self._members.quorum)
+        if enough and not any_do and round_.stage is OPEN:
             self._grace.quorum.add(now - round_.opened)
-            round_.close_at = now + self._grace.window()
-            self._timers.at(round_.close_at, round_)
-        in_time = now < round_.give_up_at
-        if round_.waiting > 0 and in_time and (round_.close_at is None or now < round_.close_at):
+            round_.stage, round_.look_at = GRACE, now + self._grace.window()
+            self._timers.at(round_.look_at, Subject.ROUND, round_.fragment, round_.step)
+        in_time = now < round_.patient_until
+        if round_.waiting > 0 and in_time and now < round_.look_at:
             return
         if not in_time and self.policy.quorum == ALL and not self.policy.synchronous and not round_.final:
             enough = False  # all were wanted, and some did not come
-        self._close(now, round_, merge=enough)
+        self._decide(now, round_, merge=enough)
 
-    def _close(self, now: float, round_: Round, *, merge: bool) -> None:
+    def _decide(self, now: float, round_: Round, *, merge: bool) -> None:
         fragment = round_.fragment
         del self.open[fragment]
-        self._last_step[fragment] = round_.step
-        for key in [key for key in self._passed if key[0] == fragment and key[1] <= round_.step]:
-            del self._passed[key]
+        self.last_step[fragment] = round_.step
+        passed = {step: who for step, who in self.passed.pop(fragment, {}).items() if step > round_.step}
+        if passed:
+            self.passed[fragment] = passed
         if not merge:
-            for account, _ in round_.accepted.values():
-                self._ledger.release(account, fragment)
-            self.cancelled += 1
-            self._out.append(Cancel(fragment=fragment, step=round_.step))
+            self._cancel(round_)
             return
-        version = self.versions[fragment] = self.versions[fragment] + 1
-        for account, event in round_.accepted.values():
-            self._ledger.keep(account, fragment, event.until, version)
+        round_.stage, round_.closed, round_.readers = CLOSING, now, self._members.live
+        self.closing[fragment] = round_
+        self._out.append(Close(fragment=fragment, step=round_.step, version=self.versions[fragment] + 1,
+                               included=_contributors(round_)))  # fmt: skip
+
+    def _cancel(self, round_: Round) -> None:
+        for learner, event in round_.accepted.items():
+            self._ledger.release(self._account(learner, event.generation), round_.fragment)
+        self.cancelled += 1
+        self._out.append(Cancel(fragment=round_.fragment, step=round_.step))
+
+    def published(self, now: float, event: Published) -> None:
+        """The version exists: what lies in its round is merged."""
+        fragment, version = event.fragment, event.version
+        round_ = self.closing.get(fragment)
+        if round_ is None or version != self.versions[fragment] + 1:
+            return
+        del self.closing[fragment]
+        self.versions[fragment], self.steps[fragment] = version, round_.step
+        for learner, contribution in round_.accepted.items():
+            account = self._account(learner, contribution.generation)
+            self._ledger.keep(account, fragment, contribution.until, version)
         self.closed += 1
         self.contributors += len(round_.accepted)
-        self._receipts[fragment] = [version, now, self.members.live // 2 + 1]
-        self._out.append(Close(fragment=fragment, step=round_.step, version=version, included=tuple(round_.accepted)))
+        self.receipts[fragment] = Receipts(version, round_.closed, round_.readers // 2 + 1)
+        self._out.append(Distribute(fragment=fragment, version=version, step=round_.step, included=_contributors(round_)))
+        self._review_next(now, fragment)
 
-    # ------------------------------------------------------------------ snapshots
+    def failed(self, now: float, event: Failed) -> None:
+        """There will be no such version: the round is cancelled."""
+        round_ = self.closing.get(event.fragment)
+        if round_ is not None and round_.step == event.step:
+            del self.closing[event.fragment]
+            self._cancel(round_)
+            self._review_next(now, event.fragment)
 
-    COUNTS = ("closed", "contributors", "skipped", "cancelled")
+    def _review_next(self, now: float, fragment: int) -> None:
+        if (round_ := self.open.get(fragment)) is not None:
+            self.review(now, round_)
 
-    def state(self) -> dict[str, object]:
-        """Plain values. Open rounds are left out: what they hold is still its learners'. These will begin anew at t."""
-        return {"versions": self.versions, "last_step": [min(step, self.members.step) for step in self._last_step],
-                **{name: getattr(self, name) for name in self.COUNTS}}  # fmt: skip
+    def _account(self, learner: int, generation: int) -> Account:
+        """Of whoever contributed, closed though its generation may be."""
+        member = self._members.get(learner)
+        if member is not None and member.generation == generation:
+            return member.account
+        return self._ledger.retired[learner][generation]
 
-    def restore(self, state: dict[str, object]) -> None:
-        """The inverse of state()."""
-        self.versions[:], self._last_step[:] = state["versions"], state["last_step"]  # type: ignore[call-overload]
-        for name in self.COUNTS:
-            setattr(self, name, state[name])
+    def cancel_all(self) -> None:
+        """The syncer was restored: what lay in the rounds that went on is lost, and still its learners'."""
+        for round_ in [*self.open.values(), *self.closing.values()]:
+            self._cancel(round_)
+        self.open.clear()
+        self.closing.clear()
+        self.due.clear()
+        self.passed.clear()
+        self.receipts.clear()
+        self.ending = False
+        self.last_step = [min(step, self._members.step) for step in self.last_step]
+
+
+def _contributors(round_: Round) -> tuple[Contributor, ...]:
+    return tuple(Contributor(learner, event.generation, event.until.tokens) for learner, event in round_.accepted.items())

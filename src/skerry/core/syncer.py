@@ -1,38 +1,37 @@
 """SyncerCore: every decision of the syncer. Events in with the time, actions out; no clock, socket, thread or tensor.
 
-    waiting   until a first model lies ready and `wait_for` learners have joined
-    running   t follows the K-th fastest live learner, and rounds (rounds.py) are opened as it reaches them
-    ending    the budget is reached: the open rounds close
-    final     one last round takes every fragment from all
-    ended     nothing is pending any more
-
-This file: who joins, leaves, dies and returns, the run's step, and the phases. Whatever an event was, `_settle` then
-moves the run on as far as it goes. docs/algorithm.md gives the meaning of every term.
+This file: who joins, leaves, dies and returns, the run's step, and the phases (phase.py). Whatever an event was, `_settle` then
+moves the run on as far as it goes. docs/algorithm.md gives the meaning of every term. What the core annotates in its body, and
+its parts in theirs, is the whole state (plain.py): restored, it goes on with the same actions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from skerry.core.grace import Grace
 from skerry.core.layout import Layout
-from skerry.core.ledger import Ledger, Tally
-from skerry.core.members import Member, Members
+from skerry.core.ledger import Ledger
+from skerry.core.members import AWAY, JOINING, LIVE, SILENT, Member, Members, Standing
 from skerry.core.messages import (
     Abstain,
     BudgetReached,
     Contribution,
+    Contributor,
     Count,
     Deliver,
+    Failed,
     Gone,
     Join,
     Leave,
     ProvideInitial,
+    Published,
     Received,
     Refused,
     Report,
     RequestInitial,
+    Restarted,
     RunOver,
     Start,
     SyncerAction,
@@ -42,60 +41,47 @@ from skerry.core.messages import (
     Verdict,
     Welcome,
 )
+from skerry.core.phase import ENDED, ENDING, FINAL, RUNNING, WAITING, Phase
+from skerry.core.plain import dump, load
 from skerry.core.policy import Policy
 from skerry.core.rounds import Rounds
-from skerry.core.timers import Timers
+from skerry.core.timers import Alarm, Subject, Timers
 
-
-class Watch:
-    """Timers: look whether a member has been silent for too long."""
-
-    __slots__ = ("born", "core", "member")
-
-    def __init__(self, core: SyncerCore, member: Member) -> None:
-        self.core = core
-        self.member = member
-        self.born = member.live_seq
-
-    def wants(self) -> bool:
-        """Whether this life of the member goes on."""
-        return self.member.live and self.member.live_seq == self.born
-
-    def look(self, now: float) -> None:
-        """Dead if nothing was heard since, else look again when that may be so."""
-        silent_at = self.member.heard + self.core.silence
-        if now >= silent_at:
-            self.core.set_live(now, self.member, False)
-        else:
-            self.core.timers.at(silent_at, self)
+INITIAL = -1
+"""The step that a Verdict on an initial value bears."""
 
 
 class SyncerCore:
-    """The syncer's state machine for one run of this policy and layout. `state`: what state() gave, to resume a run."""
+    """The syncer's state machine for one run of this policy and layout. `state`: what state() gave, to go on from there."""
+
+    phase: Phase
+    now: float
+    provider: int | None  # who was asked for the first model
+    provided: set[int]  # the fragments of it that have come
+    advanced_at: float | None  # when t last rose
 
     def __init__(self, policy: Policy, layout: Layout, state: dict[str, Any] | None = None) -> None:
         assert len(layout.fragments) == policy.fragments, "the layout was built for another policy"
         self.policy = policy
         self.layout = layout
-        self.phase = "waiting"
-        self.now = 0.0
-        self.silence = policy.sync_timeout if policy.synchronous else policy.silent_after
+        self.phase, self.now, self.provider, self.provided, self.advanced_at = WAITING, 0.0, None, set(), None
+        self._silence = policy.sync_timeout if policy.synchronous else policy.silent_after
         self._out: list[SyncerAction] = []
-        self.timers = Timers()
+        self.timers = Timers(self._matters)
         self.members = Members(policy.quorum)
         self.ledger = Ledger(layout.sizes)
         self.grace = Grace(policy.grace, policy.overlap)
         self.rounds = Rounds(policy, self.members, self.ledger, self.grace, self.timers, self._out)
-        self._seeder: int | None = None
-        self._seeded: set[int] = set()
-        self._advanced_at: float | None = None
         self._handlers: dict[type, Callable[[float, Any], None]] = {
-            Join: self._join, ProvideInitial: self._seed_came, Report: self._report, Abstain: self._nothing,
+            Join: self._join, ProvideInitial: self._provided, Report: self._report, Abstain: self._abstain,
             Contribution: self._contribution, Received: self._received, TakenOver: self._taken_over,
-            Leave: self._leave, Start: self._start, Gone: self._gone, Tick: self._tick,
+            Leave: self._leave, Start: self._start, Gone: self._gone, Published: self.rounds.published,
+            Failed: self.rounds.failed, Restarted: self._restarted, Tick: self._tick,
         }  # fmt: skip
         if state is not None:
-            self._restore(state)
+            for name, part in self._parts():
+                load(part, state[name])
+            self.members.restored()
 
     # ------------------------------------------------------------------ for the driver
 
@@ -114,49 +100,59 @@ class SyncerCore:
         """Version of each fragment; empty until there is a model."""
         return self.rounds.versions
 
-    def handle(self, now: float, event: SyncerEvent) -> list[SyncerAction]:
+    def handle(self, now: float, event: SyncerEvent) -> Sequence[SyncerAction]:
         """What follows from the event. `now`: seconds, never falling. Unknown senders and old news change nothing."""
         self.now = now
-        if self.phase != "ended":
+        if self.phase is not ENDED or type(event) is Restarted:
             self._handlers[type(event)](now, event)
             self._settle(now)
-        elif isinstance(event, Join):
+        elif type(event) is Join:
             self._out.append(Refused(code="over", reason="the run is over"))
+        if not self._out:
+            return ()
         actions = self._out[:]
         self._out.clear()
         return actions
 
     def deadline(self) -> float | None:
         """When the next Tick is due; None if nothing is."""
-        return self.timers.next() if self.phase != "ended" else None
+        return self.timers.next() if self.phase is not ENDED else None
 
-    def merged(self, learner: int, fragment: int, version: int) -> int:
-        """Delivery.merged for a learner that is sent `version`: up to how many of its tokens are in there; 0 = none."""
-        member = self.members.get(learner)
-        if member is None:
-            return 0
-        in_version, tokens = member.account.merged[fragment]
-        return tokens if in_version <= version else 0
+    def contributors(self) -> Iterator[tuple[int, Contributor]]:
+        """Of whose work there is how much in the present versions, by fragment: what all Distribute have said until now."""
+        for member in self.members:
+            for fragment, (_, tokens) in enumerate(member.account.merged):
+                if tokens:
+                    yield fragment, Contributor(member.id, member.generation, tokens)
+
+    def state(self) -> dict[str, Any]:
+        """All that the core is, in plain JSON-able values: a core made of it goes on with the same actions."""
+        return {name: dump(part) for name, part in self._parts()}
+
+    def _parts(self) -> tuple[tuple[str, object], ...]:
+        return (("core", self), ("members", self.members), ("ledger", self.ledger), ("grace", self.grace),
+                ("rounds", self.rounds), ("timers", self.timers))  # fmt: skip
 
     # ------------------------------------------------------------------ the run goes on
 
     def _settle(self, now: float) -> None:
         """Move the run on as far as it goes: t, what falls due, the budget, the phases of the end."""
-        if self.phase == "waiting":
+        rounds = self.rounds
+        if self.phase is WAITING:
             self._try_to_begin()
-        if self.phase == "running":
+        if self.phase is RUNNING:
             self._advance(now)
             if self.policy.reached(self.members.step, self.ledger.tokens):
-                self.phase = "ending"
+                self.phase = ENDING
                 self._out.append(BudgetReached())
-                self.rounds.end()
-            elif self.rounds.due:
-                self.rounds.open_due(now, self.progress)
-        if self.phase == "ending" and not self.rounds.open:
-            self.phase = "final"
-            self.rounds.open_final(now)
-        if self.phase == "final" and not self.rounds.open:
-            self.phase = "ended"
+                rounds.end()
+            elif rounds.due:
+                rounds.open_due(now, self.progress)
+        if self.phase is ENDING and not rounds.under_way:
+            self.phase = FINAL
+            rounds.open_final(now)
+        if self.phase is FINAL and not rounds.under_way:
+            self.phase = ENDED
             for member in self.members:
                 self.ledger.retire(member.account)
             self._out.append(RunOver())
@@ -164,9 +160,9 @@ class SyncerCore:
     def _advance(self, now: float) -> None:
         old = self.members.advance()
         if self.step > old:
-            if self._advanced_at is not None:
-                self.grace.step.add((now - self._advanced_at) / (self.step - old))
-            self._advanced_at = now
+            if self.advanced_at is not None:
+                self.grace.step.add((now - self.advanced_at) / (self.step - old))
+            self.advanced_at = now
             self.rounds.fall_due(old, self.step)
 
     def _try_to_begin(self) -> None:
@@ -174,50 +170,75 @@ class SyncerCore:
         here = [member for member in self.members if member.linked]
         if self.versions:
             if len(here) >= self.policy.wait_for:
-                self.phase = "running"
+                self.phase = RUNNING
                 for member in here:
                     self._deliver_news(member)
-        elif self._seeder is None and here:
-            self._seeder = here[0].id
-            self._seeded.clear()
+        elif self.provider is None and here:
+            self.provider = here[0].id
+            self.provided.clear()
             self._out.append(RequestInitial(learner=here[0].id))
 
-    def _seed_came(self, now: float, event: ProvideInitial) -> None:
+    def _provided(self, now: float, event: ProvideInitial) -> None:
         member = self._sender(now, event.learner, event.generation)
-        if member is None or self._seeder != member.id or self.versions:
+        if member is None or self.provider != member.id or self.versions:
             return
         if event.flaw:
-            self._out.append(Verdict(learner=member.id, generation=member.generation, fragment=event.fragment, step=-1,
-                                    verdict="refused", reason=event.flaw))  # fmt: skip
+            self._out.append(Verdict(learner=member.id, generation=member.generation, fragment=event.fragment, step=INITIAL,
+                                     verdict="refused", reason=event.flaw))  # fmt: skip
             self._depart(now, member)
             return
-        self._seeded.add(event.fragment)
-        if len(self._seeded) == self.policy.fragments:
+        self.provided.add(event.fragment)
+        if len(self.provided) == self.policy.fragments:
             self._start(now, Start())
 
     def _start(self, now: float, event: Start) -> None:
         if not self.versions:
             self.versions[:] = [0] * self.policy.fragments
-            self._seeder = None
+            self.provider = None
+
+    def _matters(self, alarm: Alarm) -> bool:
+        if alarm.subject is Subject.ROUND:
+            round_ = self.rounds.open.get(alarm.key)
+            return round_ is not None and round_.step == alarm.mark
+        member = self.members.by_id[alarm.key]
+        return member.standing is LIVE and member.live_seq == alarm.mark
 
     def _tick(self, now: float, event: Tick) -> None:
-        self.timers.run(now)
+        for alarm in self.timers.due(now):
+            if alarm.subject is Subject.ROUND:
+                self.rounds.review(now, self.rounds.open[alarm.key])
+                continue
+            member = self.members.by_id[alarm.key]
+            silent_at = member.heard + self._silence
+            if now >= silent_at:
+                self._die(now, member, SILENT)
+            else:
+                self.timers.at(silent_at, Subject.MEMBER, member.id, member.live_seq)
+
+    def _restarted(self, now: float, event: Restarted) -> None:
+        """Learners come back as new generations: what they know may be newer than what was restored."""
+        for member in self.members:
+            self.members.stand(member, AWAY)
+            member.resumable = member.awaited = False
+        self.rounds.cancel_all()
+        self._out.clear()  # nobody is there to hear of it
+        self.provider, self.advanced_at, self.phase = None, None, WAITING
 
     # ------------------------------------------------------------------ learners come and go
 
     def _join(self, now: float, event: Join) -> None:
-        refusal = self._refusal(event)
+        refusal = self._refusal(now, event)
         if refusal is not None:
             self._out.append(refusal)
             return
         learner = event.learner if event.learner >= 0 else self.members.free_id()
         member = self.members.get(learner)
         if member is None:
-            member = Member(learner, self.ledger.open(learner), now)
+            member = Member(learner, self.ledger.open(learner, 0), heard=now, first_join=now)
             self.members.add(member)
-        member.linked, member.heard = True, now
-        if self._seeder == learner:  # what it was sending got lost with its former link: ask anew
-            self._seeder = None
+        member.heard = now
+        if self.provider == learner:  # what it was sending got lost with its former link: ask anew
+            self.provider = None
         if member.resumable and event.generation == member.generation:
             self._resume(now, member, event)
         else:
@@ -225,17 +246,23 @@ class SyncerCore:
         self._out.append(Welcome(learner=learner, generation=member.generation, clock=self.step,
                                  first_step=member.first_step, progress=self.progress))  # fmt: skip
         if member.missing == 0 and not member.live:
-            self.set_live(now, member, True)
-        if self.phase == "running":
+            self._live(now, member)
+        if self.phase is not WAITING:
             self._deliver_news(member)
+        if self.phase in (ENDING, FINAL):
+            self._out.append(BudgetReached(learner=learner))
+            self.rounds.ask_again(member)
 
-    def _refusal(self, event: Join) -> Refused | None:
-        if self.phase in ("ending", "final"):
+    def _refusal(self, now: float, event: Join) -> Refused | None:
+        member = self.members.get(event.learner)
+        known = member is not None and member.resumable and event.generation == member.generation
+        if self.phase in (ENDING, FINAL) and not known:
+            if member is not None and member.awaited:  # it is not who we wait for, and that one will not come
+                self._give_up(now, member)
             return Refused(code="over", reason="the run has reached its budget")
         if event.layout != self.layout.hash:
             return Refused(code="layout", reason="your model's parameters, or how they are fragmented, differ from the "
                            "run's: join with the same model and configuration")  # fmt: skip
-        member = self.members.get(event.learner)
         if member is not None and member.linked and 0 < event.generation < member.generation:
             return Refused(code="superseded", reason=f"a newer learner {member.id} has taken this one's place: give each "
                            "learner an id of its own")  # fmt: skip
@@ -244,20 +271,24 @@ class SyncerCore:
     def _renew(self, now: float, member: Member, event: Join) -> None:
         """A new generation of the member begins; the one before it is closed."""
         if member.live:
-            self.set_live(now, member, False)
-        if member.generation:
-            if event.generation == member.generation:  # it lived on while the syncer was away: count what it did
-                self.ledger.counted(member.account, event.count)
-            member.first_step += member.account.count.steps
-            self.ledger.retire(member.account)
-            member.account = self.ledger.open(member.id)
-        member.generation = max(member.generation, event.generation) + 1  # ours may come from an old snapshot
+            self._die(now, member, JOINING)
+        before = member.account
+        if before.generation:
+            if event.generation == before.generation:  # it lived on while the syncer was away: count what it did
+                self.ledger.counted(before, event.count)
+            member.first_step += before.count.steps
+            self.ledger.retire(before)
+        generation = max(before.generation, event.generation) + 1  # ours may come from an old snapshot
+        member.account = self.ledger.open(member.id, generation)
         member.resumable = True
         member.missing = self.policy.fragments
         member.clock = self.step
+        self.members.stand(member, JOINING)
 
     def _resume(self, now: float, member: Member, event: Join) -> None:
         """The same generation after a broken link or with a new agent: make good what was not heard."""
+        if not member.linked:
+            self.members.stand(member, JOINING if member.missing else SILENT)
         for fragment, (version, settled) in enumerate(zip(event.bases, event.settled, strict=False)):
             if version >= 0:
                 self._moved(now, member, fragment, version, settled)
@@ -278,35 +309,48 @@ class SyncerCore:
     def _gone(self, now: float, event: Gone) -> None:
         member = self.members.get(event.learner)
         if member is not None and member.generation == event.generation:
-            self._depart(now, member)
+            self._depart(now, member, returns=member.live and self.phase in (ENDING, FINAL))
 
-    def _depart(self, now: float, member: Member) -> None:
-        member.linked = False
+    def _depart(self, now: float, member: Member, *, returns: bool = False) -> None:
+        """There is no link to it any more. `returns`: the last round waits for it all the same."""
+        if self.provider == member.id:
+            self.provider = None
         if member.live:
-            self.set_live(now, member, False)
-        if self._seeder == member.id:
-            self._seeder = None
-
-    def set_live(self, now: float, member: Member, live: bool) -> None:
-        """The member begins to count, or ceases to: no round waits for the dead."""
-        if not live:
-            self.rounds.lose(member)
-        self.members.set_live(member, live)
-        if live:
-            self.timers.at(now + self.silence, Watch(self, member))
+            self._die(now, member, AWAY, returns=returns)
         else:
-            self.rounds.review_all(now)
+            self.members.stand(member, AWAY)
+
+    def _live(self, now: float, member: Member) -> None:
+        """The member begins to count."""
+        self.members.stand(member, LIVE)
+        if member.awaited:
+            self.rounds.regain(member)
+            member.awaited = False
+        self.timers.at(now + self._silence, Subject.MEMBER, member.id, member.live_seq)
+
+    def _die(self, now: float, member: Member, standing: Standing, *, returns: bool = False) -> None:
+        """A live member ceases to count: no round waits for the dead."""
+        self.rounds.lose(member, returns=returns)
+        member.awaited = returns
+        self.members.stand(member, standing)
+        self.rounds.review_all(now)
+
+    def _give_up(self, now: float, member: Member) -> None:
+        """It was awaited, and is not any more."""
+        self.rounds.lose(member)
+        member.awaited = False
+        self.rounds.review_all(now)
 
     # ------------------------------------------------------------------ what learners say
 
     def _sender(self, now: float, learner: int, generation: int) -> Member | None:
         """The member that speaks, if it is its present generation; it lives again if it was only silent."""
-        member = self.members.get(learner)
-        if member is None or member.generation != generation or not member.linked:
+        member = self.members.by_id.get(learner)
+        if member is None or member.account.generation != generation or member.standing is AWAY:
             return None
         member.heard = now
-        if not member.live and member.missing == 0:
-            self.set_live(now, member, True)
+        if member.standing is SILENT:
+            self._live(now, member)
         return member
 
     def _report(self, now: float, event: Report) -> None:
@@ -315,10 +359,10 @@ class SyncerCore:
             self.ledger.counted(member.account, event.count)
             self.members.set_clock(member, event.clock)
 
-    def _nothing(self, now: float, event: Abstain) -> None:
+    def _abstain(self, now: float, event: Abstain) -> None:
         member = self._sender(now, event.learner, event.generation)
         if member is not None:
-            self.rounds.nothing(now, member, event.fragment, event.step)
+            self.rounds.abstain(now, member, event.fragment, event.step)
 
     def _contribution(self, now: float, event: Contribution) -> None:
         member = self._sender(now, event.learner, event.generation)
@@ -346,37 +390,4 @@ class SyncerCore:
             member.missing -= 1
             if member.missing == 0:
                 self.members.set_clock(member, self.step)
-                self.set_live(now, member, True)
-
-    # ------------------------------------------------------------------ snapshots
-
-    def state(self) -> dict[str, Any]:
-        """Plain JSON-able values, from which a run resumes: its learners come back as new generations."""
-        return {
-            "now": self.now,
-            "step": self.step,
-            "rounds": self.rounds.state(),
-            "grace": self.grace.state(),
-            "members": [
-                {"id": m.id, "generation": m.generation, "first_join": m.first_join, "first_step": m.first_step,
-                 "count": m.account.count, "settled": m.account.settled}
-                for m in self.members
-            ],
-            "tallies": [[learner, tally.state()] for learner, tally in self.ledger.tallies.items()],
-        }  # fmt: skip
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        self.now = state["now"]
-        self.members.step = state["step"]
-        self.rounds.restore(state["rounds"])
-        self.grace.restore(state["grace"])
-        for learner, plain in state["tallies"]:
-            self.ledger.tallies[learner] = Tally.restored(plain)
-            self.ledger.tokens += plain["tokens"]
-        for plain in state["members"]:
-            member = Member(plain["id"], self.ledger.open(plain["id"]), plain["first_join"])
-            member.generation, member.first_step = plain["generation"], plain["first_step"]
-            member.account.count = Count(*plain["count"])
-            member.account.settled = [Count(*settled) for settled in plain["settled"]]
-            self.members.add(member)
-            self.ledger.write_off(member.account)
+                self._live(now, member)

@@ -1,44 +1,55 @@
-"""What is to be looked at again later: a heap of (when, subject), where a subject that no longer cares is passed over."""
+"""What is to be looked at again later: a heap of plain alarms, of which those that no longer matter are passed over."""
 
 from __future__ import annotations
 
 import heapq
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from enum import Enum
+from typing import NamedTuple
 
 
-class Subject(Protocol):
-    """Something that wants to be looked at when a time has come."""
+class Subject(Enum):
+    """What an alarm is about."""
 
-    def wants(self) -> bool:
-        """Whether it still matters."""
-        ...
+    MEMBER = "member"  # `key`: the learner, `mark`: the number of its life
+    ROUND = "round"  # `key`: the fragment, `mark`: the round's step
 
-    def look(self, now: float) -> None:
-        """The time has come."""
-        ...
+
+class Alarm(NamedTuple):
+    """Look at the subject at that time. Equal times in the order in which they were set (`number`)."""
+
+    when: float
+    number: int
+    subject: Subject
+    key: int
+    mark: int
 
 
 class Timers:
-    """Deadlines in order; equal ones in the order they were set."""
+    """Deadlines in order. `wants`: whether an alarm still matters."""
 
-    def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Subject]] = []
-        self._number = 0
+    heap: list[Alarm]
+    number: int
 
-    def at(self, when: float, subject: Subject) -> None:
+    def __init__(self, wants: Callable[[Alarm], bool]) -> None:
+        self.heap = []
+        self.number = 0
+        self._wants = wants
+
+    def at(self, when: float, subject: Subject, key: int, mark: int) -> None:
         """Look at the subject at that time, or at the first tick after it."""
-        self._number += 1
-        heapq.heappush(self._heap, (when, self._number, subject))
+        self.number += 1
+        heapq.heappush(self.heap, Alarm(when, self.number, subject, key, mark))
 
     def next(self) -> float | None:
         """The next deadline that still matters."""
-        while self._heap and not self._heap[0][2].wants():
-            heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else None
+        while self.heap and not self._wants(self.heap[0]):
+            heapq.heappop(self.heap)
+        return self.heap[0].when if self.heap else None
 
-    def run(self, now: float) -> None:
-        """Look at every subject whose time has come."""
-        while self._heap and self._heap[0][0] <= now:
-            subject = heapq.heappop(self._heap)[2]
-            if subject.wants():
-                subject.look(now)
+    def due(self, now: float) -> Iterator[Alarm]:
+        """Every alarm whose time has come, and that matters when its turn comes."""
+        while self.heap and self.heap[0].when <= now:
+            alarm = heapq.heappop(self.heap)
+            if self._wants(alarm):
+                yield alarm

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from skerry.codecs import get_codec
 from skerry.core.layout import Layout
-from skerry.core.messages import Cancel, Close, Merge, TakeOverRule
+from skerry.core.messages import Merge, TakeOverRule
 from skerry.core.policy import Policy
 from skerry.learner.parameters import Fragments, Parameters
 from skerry.numerics.accumulate import Screened, weight_of
@@ -76,31 +76,39 @@ class LabModel:
 
     def __init__(self, policy: Policy, layout: Layout) -> None:
         self.merger = Merger(policy, layout)
+        self._made: dict[int, Body] = {}
         self._bodies: dict[int, Body] = {}
-        self._screened = Screened(())
 
-    def seed(self, fragment: int, body: Values) -> str:
+    def provide(self, fragment: int, body: Values) -> str:
         """A first value: flat, fp32."""
         self.merger.values(fragment)[:] = body
-        flaw, self._bodies[fragment] = self.merger.seed(fragment)
+        flaw, self._bodies[fragment] = self.merger.provide(fragment)
         return flaw
 
-    def screen(self, fragment: int, body: Body) -> str:
+    def screen(self, fragment: int, body: Body) -> tuple[str, Screened]:
         """First pass over a contribution."""
-        self._screened = self.merger.screen(fragment, body)
-        return self._screened.flaw
+        screened = self.merger.screen(fragment, body)
+        return screened.flaw, screened
 
-    def add(self, merge: Merge, body: Body) -> None:
+    def add(self, merge: Merge, body: Body, screened: Screened) -> None:
         """Second pass: into its round."""
-        self.merger.add(merge.fragment, merge.step, body, self._screened, weight_of(merge.tokens, merge.steps))
+        self.merger.add(merge.fragment, merge.step, body, screened, weight_of(merge.tokens, merge.steps))
 
-    def close(self, close: Close) -> None:
+    def close(self, fragment: int, step: int, version: int) -> str:
         """The outer step."""
-        self._bodies[close.fragment] = self.merger.close(close.fragment, close.step)
+        try:
+            self._made[fragment] = self.merger.close(fragment, step)
+        except FloatingPointError as error:
+            return str(error)
+        return ""
 
-    def cancel(self, cancel: Cancel) -> None:
+    def publish(self, fragment: int) -> None:
+        """It is what is sent."""
+        self._bodies[fragment] = self._made.pop(fragment)
+
+    def cancel(self, fragment: int, step: int) -> None:
         """Forget a round."""
-        self.merger.cancel(cancel.fragment, cancel.step)
+        self.merger.cancel(fragment, step)
 
     def body(self, fragment: int) -> Body:
         """The present version, encoded; a new one never changes it."""

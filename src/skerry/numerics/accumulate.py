@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import isfinite, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -157,6 +157,11 @@ class Accumulator:
         for index, norm in enumerate(screened.norms):
             self._radial[index] += weight * norm
         self._weight += weight
+
+    @property
+    def sound(self) -> bool:
+        """Whether the outer gradient will be finite: RDA's length and direction are as finite as these sums."""
+        return all(map(isfinite, (self._weight, *self._radial)))
 
     def partial(self) -> Partial:
         """The sums as they stand. `values` is this accumulator's own memory: good until the next call."""

@@ -56,7 +56,7 @@ class Merger:
         """The fragment's part of theta."""
         return self.theta[self._places[fragment]]
 
-    def seed(self, fragment: int) -> tuple[str, Body]:
+    def provide(self, fragment: int) -> tuple[str, Body]:
         """A first value has been received into theta: what is wrong with it ("" if nothing is), and its encoding."""
         flaw = screen(self._parts[fragment], memoryview(self.values(fragment)).cast("B"), get_codec("fp32")).flaw
         return flaw, self.encode(fragment)
@@ -73,8 +73,12 @@ class Merger:
         self._rounds[fragment, step][0].add(memoryview(body), self.up, screened, weight)
 
     def close(self, fragment: int, step: int) -> Body:
-        """The outer step on what the round accumulated. Returns the new value, encoded."""
+        """The outer step on what the round accumulated. Returns the new value, encoded. Raises FloatingPointError if it
+        would not be finite; then the value before it stands."""
         accumulator, memory = self._rounds.pop((fragment, step))
+        if not accumulator.sound:
+            self._spare.append(memory)
+            raise FloatingPointError("the sums of its contributions are not finite")
         theta, momentum = (torch.from_numpy(flat[self._places[fragment]]) for flat in (self.theta, self.momentum))
         for at, delta in accumulator.results():
             there = slice(at, at + delta.numel())

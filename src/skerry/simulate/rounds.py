@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from skerry.core.layout import Layout, TensorSpec, build_layout
-from skerry.core.messages import Cancel, Close, Merge
+from skerry.core.messages import Merge
 from skerry.core.policy import Policy
 from skerry.errors import cannot_work
 from skerry.simulate.traffic import SAMPLES, Meter, Traffic
@@ -54,23 +54,27 @@ class Versions:
         self.ages: Counter[int] = Counter()
         self._versions = [0] * fragments
 
-    def seed(self, fragment: int, body: object) -> str:
+    def provide(self, fragment: int, body: object) -> str:
         """Without flaw."""
         return ""
 
-    def screen(self, fragment: int, body: int) -> str:
+    def screen(self, fragment: int, body: int) -> tuple[str, None]:
         """Without flaw."""
-        return ""
+        return "", None
 
-    def add(self, merge: Merge, body: int) -> None:
+    def add(self, merge: Merge, body: int, screened: None) -> None:
         """Look how old it is."""
         self.ages[self._versions[merge.fragment] - body] += 1
 
-    def close(self, close: Close) -> None:
-        """The next version."""
-        self._versions[close.fragment] = close.version
+    def close(self, fragment: int, step: int, version: int) -> str:
+        """It exists when it is published."""
+        return ""
 
-    def cancel(self, cancel: Cancel) -> None:
+    def publish(self, fragment: int) -> None:
+        """The next version."""
+        self._versions[fragment] += 1
+
+    def cancel(self, fragment: int, step: int) -> None:
         """Nothing is kept."""
 
     def body(self, fragment: int) -> int:

@@ -1,0 +1,316 @@
+"""SyncerDriver: the one driver of SyncerCore, for the real syncer, for virtual time and for the tests' storms.
+
+    lines --messages--> hear -> SyncerCore -> carry out --> lines: messages, values
+                                                      '---> the plane: what is done to bodies
+
+Rules: one event after the other, each carried out before the next is heard; what follows while one is carried out waits its
+turn. Of a fragment at most one delivery waits for a line, a line is sent one value after the other, and what is sent is the
+newest version at that time. What a Delivery says of its receiver's work is a fold of the Distribute actions, kept here and
+nowhere else. A message under another name than its line's is from a past that is closed, and dropped. Outside stay: sockets,
+processes, threads, faults, and the time, which is asked for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Protocol
+
+from skerry.core.messages import (
+    Ask,
+    BodyName,
+    BudgetReached,
+    Cancel,
+    Close,
+    Contribution,
+    Deliver,
+    Delivery,
+    Distribute,
+    Failed,
+    Gone,
+    Join,
+    Merge,
+    ProvideInitial,
+    Published,
+    Refused,
+    RequestInitial,
+    RunOver,
+    SyncerAction,
+    SyncerEvent,
+    Tick,
+    ToLearner,
+    Verdict,
+    Welcome,
+)
+from skerry.core.syncer import SyncerCore
+
+
+class Line:
+    """One link of one peer, as the driver sees it; whoever has links makes a class of it."""
+
+    __slots__ = ("generation", "learner", "sending", "waiting")
+
+    def __init__(self) -> None:
+        self.learner = -1  # these two from the Welcome on
+        self.generation = 0
+        self.waiting: dict[int, None] = {}  # fragments to be delivered, in order
+        self.sending = False  # a value is on its way out
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more leaves on it."""
+        raise NotImplementedError
+
+    def tell(self, message: ToLearner) -> None:
+        """Send a message without a body."""
+        raise NotImplementedError
+
+    def send_value(self, delivery: Delivery) -> bool:
+        """Send the plane's newest value of the fragment. Whether it has left already; if not, `sent` is called when it has."""
+        raise NotImplementedError
+
+    def close(self, reason: str) -> None:
+        """End the link; `lost` is called when it has ended."""
+        raise NotImplementedError
+
+
+class Plane(Protocol):
+    """What is done to bodies. A contribution's lies with the plane, under its name, when the driver hears of it; the plane does
+    one thing after the other, in the order in which it was asked."""
+
+    def provide(self, fragment: int, then: Callable[[str], None]) -> None:
+        """Look at a first value that has come; `then` hears what is wrong with it, or ""."""
+
+    def screen(self, name: BodyName, then: Callable[[str], None]) -> None:
+        """Look at a contribution; `then` hears what is wrong with it, or ""."""
+
+    def add(self, merge: Merge) -> None:
+        """Accumulate the body of that name into its round; its memory is free then."""
+
+    def drop(self, name: BodyName) -> None:
+        """The body of that name is not needed."""
+
+    def close(self, close: Close, then: Callable[[str], None]) -> None:
+        """Make the version; `then` hears "" when its value lies in the store, or why there is none."""
+
+    def publish(self, fragment: int, version: int, step: int) -> None:
+        """The value that was made last is what is sent from now on."""
+
+    def cancel(self, fragment: int, step: int) -> None:
+        """Forget a round; there may have been nothing in it."""
+
+
+class Log(Protocol):
+    """Who hears of everything, in order: the tape, the journal."""
+
+    def heard(self, now: float, event: SyncerEvent) -> None:
+        """The core is about to hear this."""
+
+    def decided(self, now: float, action: SyncerAction) -> None:
+        """This is about to be carried out."""
+
+
+class Newest:
+    """The version of a fragment that exists: the step of its round, and up to which tokens of whom it holds the work."""
+
+    __slots__ = ("included", "step", "version")
+
+    def __init__(self, version: int, step: int) -> None:
+        self.version = version
+        self.step = step
+        self.included: dict[int, tuple[int, int]] = {}  # learner -> generation, tokens
+
+
+class SyncerDriver:
+    """Owner of its core. `clock`: seconds; `timer(due)`: call `tick(due)` then (None: not at all); `settled`: called when
+    everything that was to be heard is carried out."""
+
+    def __init__(self, core: SyncerCore, plane: Plane, *, clock: Callable[[], float], timer: Callable[[float | None], None],
+                 log: Log | None, settled: Callable[[], None]) -> None:  # fmt: skip
+        self.core = core
+        self.lines: dict[int, Line] = {}
+        self._plane = plane
+        self._clock, self._timer, self._log, self._settled = clock, timer, log, settled
+        self._inbox: deque[tuple[SyncerEvent, Line | None]] = deque()
+        self._working = False
+        self._due: float | None = None
+        versions = core.versions or [0] * core.policy.fragments
+        self._newest = [Newest(version, step) for version, step in zip(versions, core.rounds.steps, strict=True)]
+        for fragment, (learner, generation, tokens) in core.contributors():
+            self._newest[fragment].included[learner] = (generation, tokens)
+        self._do: dict[type, Callable[[Any, Line | None], None]] = {
+            Welcome: self._welcome, Refused: self._refuse, RequestInitial: self._tell, Verdict: self._tell,
+            Ask: self._tell, BudgetReached: self._tell, Cancel: self._cancel, RunOver: self._tell_all, Merge: self._merge,
+            Close: self._close, Distribute: self._distribute, Deliver: self._deliver,
+        }  # fmt: skip
+
+    # ------------------------------------------------------------------ what happens
+
+    def feed(self, event: SyncerEvent, line: Line | None = None) -> None:
+        """Tell the core, and carry out what it decides. `line`: who asks to join."""
+        self._inbox.append((event, line))
+        if not self._working:
+            self._work()
+
+    def join(self, line: Line, message: Join) -> None:
+        """A peer wants a place in the run."""
+        self.feed(message, line)
+
+    def hear(self, line: Line, message: Any) -> None:
+        """A message without a body has come."""
+        if self._is_own(line, message):
+            self.feed(message)
+
+    def contributed(self, line: Line, message: Contribution) -> None:
+        """A contribution has come, and its body lies with the plane: it is screened before the core hears of it."""
+
+        def screened(flaw: str) -> None:
+            if self._is_own(line, message):
+                self.feed(replace(message, flaw=flaw) if flaw else message)
+            else:  # its link broke meanwhile: it will be sent again over the next one
+                self._plane.drop(message.name)
+
+        self._plane.screen(message.name, screened)
+
+    def provided(self, line: Line, message: ProvideInitial) -> None:
+        """A first value has come, and lies with the plane."""
+
+        def looked_at(flaw: str) -> None:
+            if self._is_own(line, message):
+                self.feed(replace(message, flaw=flaw) if flaw else message)
+
+        self._plane.provide(message.fragment, looked_at)
+
+    def sent(self, line: Line) -> None:
+        """A value has left on the line."""
+        line.sending = False
+        self._send_next(line)
+
+    def lost(self, line: Line) -> None:
+        """The line has ended."""
+        line.waiting.clear()
+        if self.speaks(line):
+            del self.lines[line.learner]
+            self.feed(Gone(learner=line.learner, generation=line.generation))
+
+    def tick(self, due: float) -> None:
+        """The time that the timer was set to has come, unless it was set anew since."""
+        if due == self._due:
+            self._due = None
+            self.feed(Tick())
+
+    def speaks(self, line: Line) -> bool:
+        """Whether it is its learner's present line."""
+        return self.lines.get(line.learner) is line
+
+    def _is_own(self, line: Line, message: Any) -> bool:
+        """Whether the line's learner says this of itself, over its present line."""
+        return self.speaks(line) and (message.learner, message.generation) == (line.learner, line.generation)
+
+    # ------------------------------------------------------------------ the core
+
+    def _work(self) -> None:
+        self._working = True
+        try:
+            while self._inbox:
+                self._handle(*self._inbox.popleft())
+        finally:
+            self._working = False
+        due = self.core.deadline()
+        if due != self._due:
+            self._due = due
+            self._timer(due)
+        self._settled()
+
+    def _handle(self, event: SyncerEvent, line: Line | None) -> None:
+        if type(event) is Join and (line is None or line.closed):
+            return  # it is gone already, and its end would never be told
+        now, log = self._clock(), self._log
+        if log is not None:
+            log.heard(now, event)
+        actions = self.core.handle(now, event)
+        for action in actions:
+            if log is not None:
+                log.decided(now, action)
+            self._do[type(action)](action, line)
+        if type(event) is Contribution and not any(type(action) is Merge for action in actions):
+            self._plane.drop(event.name)
+
+    # ------------------------------------------------------------------ what is told
+
+    def _welcome(self, action: Welcome, line: Line | None) -> None:
+        """The line is that learner's from now on; an older one of it is of no use any more."""
+        assert line is not None
+        before = self.lines.get(action.learner)
+        self.lines[action.learner] = line
+        line.learner, line.generation = action.learner, action.generation
+        line.tell(action)
+        if before is not None:
+            before.waiting.clear()
+            before.close("a newer link of this learner took its place")
+
+    def _refuse(self, action: Refused, line: Line | None) -> None:
+        assert line is not None
+        line.tell(action)
+
+    def _tell(self, action: RequestInitial | Verdict | Ask | BudgetReached, _: Line | None) -> None:
+        if action.learner < 0:
+            self._tell_all(action)
+        elif (line := self.lines.get(action.learner)) is not None:
+            line.tell(action)
+
+    def _tell_all(self, action: Ask | BudgetReached | Cancel | RunOver, _: Line | None = None) -> None:
+        for line in list(self.lines.values()):
+            line.tell(action)
+
+    # ------------------------------------------------------------------ bodies and values
+
+    def _merge(self, action: Merge, _: Line | None) -> None:
+        self._plane.add(action)
+
+    def _close(self, action: Close, _: Line | None) -> None:
+        def made(failure: str) -> None:
+            if failure:
+                self.feed(Failed(fragment=action.fragment, step=action.step, why=failure))
+            else:
+                self.feed(Published(fragment=action.fragment, version=action.version))
+
+        self._plane.close(action, made)
+
+    def _cancel(self, action: Cancel, _: Line | None) -> None:
+        self._plane.cancel(action.fragment, action.step)
+        self._tell_all(action)
+
+    def _distribute(self, action: Distribute, _: Line | None) -> None:
+        fragment, newest = action.fragment, self._newest[action.fragment]
+        newest.version, newest.step = action.version, action.step
+        for learner, generation, tokens in action.included:
+            newest.included[learner] = (generation, tokens)
+        self._plane.publish(fragment, action.version, action.step)
+        for line in list(self.lines.values()):
+            self._send(line, fragment)
+
+    def _deliver(self, action: Deliver, _: Line | None) -> None:
+        line = self.lines.get(action.learner)
+        if line is not None:
+            for fragment in action.fragments:
+                self._send(line, fragment)
+
+    def _send(self, line: Line, fragment: int) -> None:
+        line.waiting[fragment] = None
+        if not line.sending:
+            self._send_next(line)
+
+    def _send_next(self, line: Line) -> None:
+        while line.waiting and not line.sending and not line.closed:
+            fragment = next(iter(line.waiting))
+            del line.waiting[fragment]
+            line.sending = not line.send_value(self._delivery(line, fragment))
+
+    def _delivery(self, line: Line, fragment: int) -> Delivery:
+        """What says to that learner what the newest version is to it."""
+        newest = self._newest[fragment]
+        generation, tokens = newest.included.get(line.learner, (0, 0))
+        return Delivery(fragment=fragment, version=newest.version, step=newest.step, progress=self.core.progress,
+                        merged=tokens if generation == line.generation else 0)  # fmt: skip

@@ -1,0 +1,87 @@
+"""What becomes of bodies in virtual time: the drivers' Plane over a model, if there is one.
+
+Rules: arithmetic takes no virtual time, but that a version exists `merge_s` after its round's close. Bodies are kept by name
+until they are added or dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias
+
+from skerry.core.messages import BodyName, Close, Merge
+from skerry.world.queue import Queue
+
+Body: TypeAlias = Any
+"""A fragment's values on their way, whatever the Model and the Trainer make of them; None where there are no tensors."""
+
+
+class Model(Protocol):
+    """The global model's tensors. Bodies are as the policy's codecs write them; an initial one's is in fp32."""
+
+    def provide(self, fragment: int, body: Body) -> str:
+        """Take a first value; gives what is wrong with it, or ""."""
+
+    def screen(self, fragment: int, body: Body) -> tuple[str, Any]:
+        """What is wrong with a contribution, or ""; and what `add` will want to know of it."""
+
+    def add(self, merge: Merge, body: Body, screened: Any) -> None:
+        """Accumulate a contribution, with what `screen` gave."""
+
+    def close(self, fragment: int, step: int, version: int) -> str:
+        """Make the new version; gives why there is none, or ""."""
+
+    def publish(self, fragment: int) -> None:
+        """The value that was made last is what `body` gives from now on."""
+
+    def cancel(self, fragment: int, step: int) -> None:
+        """Forget a round."""
+
+    def body(self, fragment: int) -> Body:
+        """The present version; it must not change later."""
+
+
+class VirtualPlane:
+    """A model, and the bodies that have come for it. `watch` is called after every new version."""
+
+    def __init__(self, model: Model, queue: Queue, merge_s: float, watch: Callable[[], None]) -> None:
+        self.model = model
+        self._queue = queue
+        self._watch = watch
+        self._merge_s = merge_s
+        self._come: dict[BodyName | int, Body] = {}  # a contribution's by its name, a first value by its fragment
+        self._screened: dict[BodyName, Any] = {}
+
+    def put(self, name: BodyName | int, body: Body) -> None:
+        """A body has come."""
+        self._come[name] = body
+
+    # ------------------------------------------------------------------ drive.syncer.Plane
+
+    def provide(self, fragment: int, then: Callable[[str], None]) -> None:
+        then(self.model.provide(fragment, self._come.pop(fragment)))
+
+    def screen(self, name: BodyName, then: Callable[[str], None]) -> None:
+        flaw, self._screened[name] = self.model.screen(name.fragment, self._come[name])
+        then(flaw)
+
+    def add(self, merge: Merge) -> None:
+        name = merge.name
+        self.model.add(merge, self._come.pop(name), self._screened.pop(name))
+
+    def drop(self, name: BodyName) -> None:
+        del self._come[name], self._screened[name]
+
+    def close(self, close: Close, then: Callable[[str], None]) -> None:
+        failure = self.model.close(close.fragment, close.step, close.version)
+        if self._merge_s:
+            self._queue.after(self._merge_s, then, failure)
+        else:
+            then(failure)
+
+    def publish(self, fragment: int, version: int, step: int) -> None:
+        self.model.publish(fragment)
+        self._watch()
+
+    def cancel(self, fragment: int, step: int) -> None:
+        self.model.cancel(fragment, step)
