@@ -124,14 +124,15 @@ class Newest:
 
 class SyncerDriver:
     """Owner of its core. `clock`: seconds; `timer(due)`: call `tick(due)` then (None: not at all); `settled`: called when
-    everything that was to be heard is carried out."""
+    everything that was to be heard is carried out; `failed`: hears of a fault of ours instead of the caller."""
 
     def __init__(self, core: SyncerCore, plane: Plane, *, clock: Callable[[], float], timer: Callable[[float | None], None],
-                 log: Log | None, settled: Callable[[], None]) -> None:  # fmt: skip
+                 log: Log | None, settled: Callable[[], None],
+                 failed: Callable[[Exception], None] | None = None) -> None:  # fmt: skip
         self.core = core
         self.lines: dict[int, Line] = {}
         self._plane = plane
-        self._clock, self._timer, self._log, self._settled = clock, timer, log, settled
+        self._clock, self._timer, self._log, self._settled, self._failed = clock, timer, log, settled, failed
         self._inbox: deque[tuple[SyncerEvent, Line | None]] = deque()
         self._working = False
         self._due: float | None = None
@@ -150,8 +151,18 @@ class SyncerDriver:
     def feed(self, event: SyncerEvent, line: Line | None = None) -> None:
         """Tell the core, and carry out what it decides. `line`: who asks to join."""
         self._inbox.append((event, line))
-        if not self._working:
+        if self._working:
+            return
+        try:
             self._work()
+        except Exception as error:
+            if self._failed is None:
+                raise
+            self._failed(error)
+
+    def stop(self) -> None:
+        """Hear nothing more."""
+        self._working = True
 
     def join(self, line: Line, message: Join) -> None:
         """A peer wants a place in the run."""
@@ -159,14 +170,14 @@ class SyncerDriver:
 
     def hear(self, line: Line, message: Any) -> None:
         """A message without a body has come."""
-        if self._is_own(line, message):
+        if self.is_own(line, message):
             self.feed(message)
 
     def contributed(self, line: Line, message: Contribution) -> None:
         """A contribution has come, and its body lies with the plane: it is screened before the core hears of it."""
 
         def screened(flaw: str) -> None:
-            if self._is_own(line, message):
+            if self.is_own(line, message):
                 self.feed(replace(message, flaw=flaw) if flaw else message)
             else:  # its link broke meanwhile: it will be sent again over the next one
                 self._plane.drop(message.name)
@@ -177,7 +188,7 @@ class SyncerDriver:
         """A first value has come, and lies with the plane."""
 
         def looked_at(flaw: str) -> None:
-            if self._is_own(line, message):
+            if self.is_own(line, message):
                 self.feed(replace(message, flaw=flaw) if flaw else message)
 
         self._plane.provide(message.fragment, looked_at)
@@ -204,7 +215,7 @@ class SyncerDriver:
         """Whether it is its learner's present line."""
         return self.lines.get(line.learner) is line
 
-    def _is_own(self, line: Line, message: Any) -> bool:
+    def is_own(self, line: Line, message: Any) -> bool:
         """Whether the line's learner says this of itself, over its present line."""
         return self.speaks(line) and (message.learner, message.generation) == (line.learner, line.generation)
 
@@ -260,7 +271,7 @@ class SyncerDriver:
         elif (line := self.lines.get(action.learner)) is not None:
             line.tell(action)
 
-    def _tell_all(self, action: Ask | BudgetReached | Cancel | RunOver, _: Line | None = None) -> None:
+    def _tell_all(self, action: ToLearner, _: Line | None = None) -> None:
         for line in list(self.lines.values()):
             line.tell(action)
 

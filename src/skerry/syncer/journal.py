@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, Literal
 
 import structlog
@@ -19,7 +19,6 @@ from skerry.core.messages import Ask, Cancel, Close, Merge
 from skerry.core.syncer import SyncerCore
 from skerry.fabric.messages import Vitals
 from skerry.store.metrics import MetricsLog
-from skerry.syncer.session import Session
 
 SPAN = 5.0  # seconds over which tokens a second are taken
 
@@ -140,11 +139,11 @@ class Samples:
         self._tokens: dict[int, deque[tuple[float, int]]] = {}
         self._states: dict[int, str] = {}
 
-    def take(self, now: float, core: SyncerCore, sessions: dict[int, Session]) -> list[Sample]:
+    def take(self, now: float, core: SyncerCore, linked: Container[int]) -> list[Sample]:
         """One of each learner, changed states being told. Once a second."""
         found = []
         for member in core.members:
-            state, before = self._state(member, sessions), self._states.get(member.id)
+            state, before = self._state(member, linked), self._states.get(member.id)
             if {state, before} == {"training", "silent"}:
                 self._journal.event("silent" if state == "silent" else "back", learner=member.id)
             self._states[member.id] = state
@@ -158,8 +157,8 @@ class Samples:
             found.append(Sample(member, state, tokens, rate, vitals.get(member.generation)))
         return found
 
-    def _state(self, member: Member, sessions: dict[int, Session]) -> str:
-        if member.id not in sessions:
+    def _state(self, member: Member, linked: Container[int]) -> str:
+        if member.id not in linked:
             return "left" if member.id in self.left else "dead"
         if member.live:
             return "training"

@@ -31,11 +31,6 @@ class Pool:
         """Buffers nobody holds."""
         return len(self._free)
 
-    @property
-    def starved(self) -> bool:
-        """Whether somebody waits for a buffer."""
-        return bool(self._waiting)
-
     def take(self, resume: Callable[[], None]) -> NDArray[np.uint8] | None:
         """A buffer; or None, and `resume` is called once when it is worth another try."""
         if self._free:

@@ -28,7 +28,7 @@ from skerry.core.policy import Policy
 from skerry.errors import ConfigError, ProtocolError, UnreachableError
 from skerry.fabric.link import Link
 from skerry.fabric.listener import Listener
-from skerry.fabric.messages import LayoutText, StatusText
+from skerry.fabric.messages import LayoutText, StatusText, Vitals
 from skerry.numerics.merger import Merger
 from skerry.store.export import check_values, load_values
 from skerry.store.metrics import MetricsLog
@@ -151,7 +151,7 @@ class Server:
                 saved = self._keeper.saved_at
                 exporter.update({
                     **self._status, "refused": self.run.refused, "queue": self._worker.queued,
-                    "buffers_free": self.run.pool.free,
+                    "buffers_free": self.run.plane.pool.free,
                     "snapshot_age": float("nan") if saved is None else self.now() - saved,
                 })  # fmt: skip
             await asyncio.sleep(1.0)
@@ -218,7 +218,7 @@ class Server:
     async def _let_leave(self, run: Run) -> None:
         """Learners end their links when they have heard of the end."""
         until = asyncio.get_running_loop().time() + LEAVE_TIME
-        while run.sessions and asyncio.get_running_loop().time() < until:
+        while run.driver.lines and asyncio.get_running_loop().time() < until:
             await asyncio.sleep(0.05)
 
     # ------------------------------------------------------------------ what the listener and sessions call
@@ -248,12 +248,18 @@ class Server:
         elif session.link.role == "learner":
             self._journal.event("refused", f"{session}: {reason}", bad=True)
 
+    def vitals_came(self, session: Session, message: Vitals) -> None:
+        """How a learner's processes fare, by their own account."""
+        if self.run is not None:
+            self.run.samples.vitals.setdefault(session.learner, {})[session.generation] = message
+
     def join(self, session: Session, message: Join) -> None:
         """A learner wants a place; it waits while there is no layout."""
         if self.run is None:
             self._held.append((session, message))
         else:
-            self.run.feed(message, session)
+            session.run = self.run
+            self.run.driver.join(session, message)
 
     # ------------------------------------------------------------------ the beginning
 
@@ -271,7 +277,7 @@ class Server:
             raise ProtocolError("a LayoutText whose hash is not its layout's")
         wrong = self._wrong_with(layout)
         if wrong:
-            session.refuse(Refused(code="layout", reason=wrong))
+            session.tell(Refused(code="layout", reason=wrong))
             return
         self._beginning = True
         self._beginner = asyncio.get_running_loop().create_task(self._begin_with(layout, origin))
@@ -301,12 +307,12 @@ class Server:
             run = Run(around, layout, origin, snapshot)
         init = self._config.init
         if init is not None:
-            await self._worker.submit(load_values, init, layout, run.merger.theta)
+            await self._worker.submit(load_values, init, layout, run.plane.merger.theta)
         if init is not None or snapshot is not None:
-            run.restore(await self._worker.submit(run.merger.encode_all))
+            await run.plane.lay_out(run.core.versions or [0] * self.policy.fragments, run.core.rounds.steps)
         self.run = run
         if init is not None:
-            run.feed(Start())
+            run.driver.feed(Start())
         for session, message in self._held:
-            run.feed(message, session)
+            self.join(session, message)
         self._held.clear()

@@ -1,17 +1,15 @@
-"""One link, as the syncer sees it: a learner's, with its place in the run and what waits to be delivered; or an observer's.
+"""One link, as the syncer sees it: a learner's, with its place in the run; or an observer's.
 
-Rules: nothing a peer sends reaches the core unless it could have come from an honest learner of this run: what is said
-under another name than the link's is old news and dropped, what makes no sense (`_check`) ends the link. Of a fragment at
-most one delivery waits; what is sent is the newest version at that time. A session says what came and decides nothing.
+Rules: nothing a peer sends reaches the core unless it could have come from an honest learner of this run: what makes no
+sense (`_check`) ends the link, what is said under another name than the link's is old news, which the driver drops. A session
+asks the plane for room and for values, says what came, and decides nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from typing import Any, Protocol
 
-from skerry.core.layout import Layout
 from skerry.core.messages import (
     Abstain,
     Contribution,
@@ -23,17 +21,16 @@ from skerry.core.messages import (
     Received,
     Refused,
     Report,
-    SyncerEvent,
     TakenOver,
+    ToLearner,
+    Verdict,
     Welcome,
 )
-from skerry.core.syncer import SyncerCore
+from skerry.drive.syncer import Line, SyncerDriver
 from skerry.errors import ProtocolError
 from skerry.fabric.link import Link
 from skerry.fabric.messages import LayoutText, StatusRequest, Vitals
-from skerry.numerics.merger import Body, Merger
-from skerry.syncer.pool import Pool
-from skerry.syncer.shelf import Edition, Shelf
+from skerry.syncer.plane import Room, ThreadPlane
 
 LONGEST_LAYOUT = 64 << 20  # bytes of text
 LONGEST_LEAP = 1 << 20  # steps that a clock may be ahead of the run
@@ -51,63 +48,75 @@ class Door(Protocol):
     def layout_came(self, session: Session, message: LayoutText, text: bytes) -> None:
         """A learner's layout is here."""
 
+    def vitals_came(self, session: Session, message: Vitals) -> None:
+        """How the learner's processes fare."""
+
     def closed(self, session: Session, reason: str) -> None:
         """The link has ended."""
 
 
 class Host(Protocol):
-    """What a session needs of the run that it has a place in."""
+    """What a session needs of the run."""
 
-    core: SyncerCore
-    layout: Layout
-    merger: Merger
-    pool: Pool
-    shelf: Shelf
-    seeder: Session | None
+    driver: SyncerDriver
+    plane: ThreadPlane
 
-    def feed(self, event: SyncerEvent, sender: Session | None = None) -> None:
-        """A message for the core."""
+    def told(self, session: Session, message: Welcome | Refused) -> None:
+        """What became of a Join."""
 
-    def vitals_came(self, session: Session, message: Vitals) -> None:
-        """How the learner's processes fare."""
-
-    def seed_came(self, session: Session, message: ProvideInitial) -> None:
-        """A fragment of the first model lies in the merger's memory."""
-
-    def contribution_came(self, session: Session, message: Contribution, buffer: Body, nbytes: int) -> None:
-        """A contribution's body is complete."""
-
-    def delivery(self, session: Session, edition: Edition) -> Delivery:
-        """What goes with a value to that learner."""
+    def closed(self, session: Session, reason: str) -> None:
+        """The link has ended."""
 
 
-class Session:
-    """The handler of one link. `run`, `learner` and `generation` are known once it is welcomed."""
+class Session(Line):
+    """The handler of one link. `run` is known once its Join is on its way to the core; it has a place in there from its Welcome
+    on."""
 
     def __init__(self, server: Door, link: Link) -> None:
+        super().__init__()
         self.link = link
         self.run: Host | None = None
-        self.learner = -1
-        self.generation = 0
         self.left: str | None = None  # why, if it took its leave; "" = of its own accord
         self._server = server
         self._joined = False  # has said Join
-        self._receiving: Body | None = None  # the pool's buffer that a body is being received into
-        self._waiting: dict[int, None] = {}  # fragments to be delivered, in order
+        self._receiving: Room | None = None  # what a body is being received into
         self._sending: asyncio.Task[None] | None = None
 
     def __str__(self) -> str:
-        return f"learner {self.learner} ({self.link.peer})" if self.run else self.link.peer
+        return f"learner {self.learner} ({self.link.peer})" if self.generation else self.link.peer
 
-    def welcome(self, run: Host, message: Welcome) -> None:
-        """It has a place in the run."""
-        self.run, self.learner, self.generation = run, message.learner, message.generation
-        self.link.send(message)
+    # ------------------------------------------------------------------ drive.syncer.Line
 
-    def refuse(self, message: Refused) -> None:
-        """It gets no place."""
+    @property
+    def closed(self) -> bool:
+        return self.link.closed
+
+    def tell(self, message: ToLearner) -> None:
         self.link.send(message)
-        self.link.close(f"refused: {message.reason}")
+        if isinstance(message, Welcome | Refused) and self.run is not None:
+            self.run.told(self, message)
+        if isinstance(message, Refused):
+            self.link.close(f"refused: {message.reason}")
+        elif isinstance(message, Verdict) and message.step < 0:
+            self.link.close(f"the run cannot begin with this model: {message.reason}")
+
+    def send_value(self, delivery: Delivery) -> bool:
+        self._sending = asyncio.get_running_loop().create_task(self._send(delivery))
+        return False
+
+    def close(self, reason: str) -> None:
+        self.link.close(reason)
+
+    async def _send(self, delivery: Delivery) -> None:
+        assert self.run is not None
+        run, edition = self.run, self.run.plane.edition(delivery.fragment, self)
+        try:
+            await self.link.send_bulk(delivery, edition.body.data)
+        except ConnectionError:
+            return  # on_closed says why
+        finally:
+            run.plane.returned(edition, self)
+        run.driver.sent(self)
 
     # ------------------------------------------------------------------ what the link calls
 
@@ -119,34 +128,36 @@ class Session:
                 raise ProtocolError("a second Join on one link")
             self._joined = True
             self._server.join(self, message)
+        elif self.run is None or not self.generation:
+            return  # it has no place yet
         elif isinstance(message, Vitals):
-            if self.run is not None:
-                self.run.vitals_came(self, message)
-        elif self.run is not None and self._speaks(message):
+            self._server.vitals_came(self, message)
+        elif self.run.driver.is_own(self, message):
             self._check(self.run, message)
             if isinstance(message, Leave):
                 self.left = message.reason
-            self.run.feed(message, self)
+            self.run.driver.hear(self, message)
 
     def bulk_buffer(self, link: Link, message: Any, nbytes: int) -> memoryview | None:
         if isinstance(message, LayoutText):
             if nbytes > LONGEST_LAYOUT:
                 raise ProtocolError(f"a layout of {nbytes} bytes")
             return memoryview(bytearray(nbytes))
-        run, seed = self.run, isinstance(message, ProvideInitial)
-        if run is None:
+        run = self.run
+        if run is None or not self.generation:
             raise ProtocolError(f"a {type(message).__name__} before Welcome")
         self._check(run, message)
-        values = run.merger.values(message.fragment)
-        expected = values.nbytes if seed else run.merger.up.nbytes(values.size)
+        plane, fragment, core = run.plane, message.fragment, run.driver.core
+        initial = plane.initial(fragment) if isinstance(message, ProvideInitial) else None
+        expected = plane.nbytes(fragment) if initial is None else initial.nbytes
         if nbytes != expected:
-            raise ProtocolError(f"fragment {message.fragment} with a body of {nbytes} bytes instead of {expected}")
-        if seed:
-            if run.core.versions or run.seeder is not self or not self._speaks(message):
+            raise ProtocolError(f"fragment {fragment} with a body of {nbytes} bytes instead of {expected}")
+        if initial is not None:
+            if core.versions or core.provider != self.learner or not run.driver.speaks(self):
                 raise ProtocolError("a ProvideInitial that was not asked for")
-            return memoryview(values).cast("B")
-        self._receiving = run.pool.take(link.resume_bulk)
-        return None if self._receiving is None else memoryview(self._receiving)[:nbytes]
+            return initial
+        self._receiving = plane.room(fragment, link.resume_bulk)
+        return None if self._receiving is None else self._receiving.memory
 
     def on_bulk(self, link: Link, message: Any, buffer: memoryview) -> None:
         if isinstance(message, LayoutText):
@@ -154,69 +165,44 @@ class Session:
             return
         assert self.run is not None
         if isinstance(message, ProvideInitial):
-            self.run.seed_came(self, message)
+            self.run.driver.provided(self, message)
         else:
             assert self._receiving is not None
-            body, self._receiving = self._receiving, None
-            self.run.contribution_came(self, message, body, buffer.nbytes)
+            room, self._receiving = self._receiving, None
+            if self.run.driver.is_own(self, message):
+                self.run.plane.put(message.name, room)
+                self.run.driver.contributed(self, message)
+            else:
+                self.run.plane.give_back(room)
 
     def on_bulk_lost(self, link: Link, message: Any, buffer: memoryview) -> None:
         if self._receiving is not None:
             assert self.run is not None
-            self.run.pool.give(self._receiving)
+            self.run.plane.give_back(self._receiving)
             self._receiving = None
 
     def on_closed(self, link: Link, reason: str) -> None:
         self._server.closed(self, reason)
 
-    # ------------------------------------------------------------------ deliveries
-
-    def deliver(self, fragments: Iterable[int]) -> None:
-        """Send the newest version of these fragments, soon."""
-        if self.link.closed:
-            return
-        self._waiting |= dict.fromkeys(fragments)
-        if self._sending is None and self._waiting:
-            self._sending = asyncio.get_running_loop().create_task(self._send())
-
-    async def _send(self) -> None:
-        assert self.run is not None
-        shelf = self.run.shelf
-        try:
-            while self._waiting:
-                fragment = next(iter(self._waiting))
-                del self._waiting[fragment]
-                edition = shelf.take(fragment, self)
-                try:
-                    await self.link.send_bulk(self.run.delivery(self, edition), memoryview(edition.body))
-                finally:
-                    shelf.give(edition, self)
-        except ConnectionError:
-            self._waiting.clear()  # on_closed says why
-        finally:
-            self._sending = None
-
     # ------------------------------------------------------------------ what may be fed to the core
-
-    def _speaks(self, message: Any) -> bool:
-        return bool((message.learner, message.generation) == (self.learner, self.generation))
 
     def _check(self, run: Host, message: Any) -> None:
         """Raises ProtocolError for what no honest learner of this run could send."""
         fragment = getattr(message, "fragment", 0)
-        if not 0 <= fragment < len(run.layout.fragments):
+        core = run.driver.core
+        if not 0 <= fragment < core.policy.fragments:
             raise ProtocolError(f"there is no fragment {fragment}")
         match message:
             case Report(count=count, clock=clock):
-                _check_counts(run.core.step, clock, count)
+                _check_counts(core.step, clock, count)
             case TakenOver(count=count, settled=settled, clock=clock):
-                _check_counts(run.core.step, clock, settled, count)
+                _check_counts(core.step, clock, settled, count)
             case Contribution(since=since, until=until):
-                _check_counts(run.core.step, 0, since, until)
+                _check_counts(core.step, 0, since, until)
                 if until.tokens > since.tokens and until.steps <= since.steps:
                     raise ProtocolError("a Contribution of tokens without steps")
             case Leave(count=count):
-                _check_counts(run.core.step, 0, count)
+                _check_counts(core.step, 0, count)
             case Abstain() | Received() | ProvideInitial():
                 pass
             case _:

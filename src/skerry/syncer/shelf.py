@@ -8,8 +8,16 @@ the oldest are cut off (they come back and get the newest). Used on the event lo
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from skerry.numerics.merger import Body
+
+
+class Reader(Protocol):
+    """Who is sent values."""
+
+    def close(self, reason: str) -> None:
+        """It keeps one for too long."""
 
 
 class Edition:
@@ -22,13 +30,13 @@ class Edition:
         self.version = version
         self.step = step
         self.body = body
-        self.readers: set[object] = set()
+        self.readers: set[Reader] = set()
 
 
 class Shelf:
     """`reuse(fragment, bodies)` takes bodies back; `cut_off(reader)` ends a link that keeps one for too long."""
 
-    def __init__(self, fragments: int, reuse: Callable[[int, list[Body]], None], cut_off: Callable[[object], None]) -> None:
+    def __init__(self, fragments: int, reuse: Callable[[int, list[Body]], None], cut_off: Callable[[Reader], None]) -> None:
         self.present: list[Edition | None] = [None] * fragments
         self._most_old = fragments
         self._old: dict[Edition, None] = {}  # oldest first
@@ -46,19 +54,14 @@ class Shelf:
             for reader in list(next(iter(self._old)).readers):
                 self._cut_off(reader)
 
-    def version(self, fragment: int) -> int:
-        """The version that lies ready; -1 if none does."""
-        edition = self.present[fragment]
-        return -1 if edition is None else edition.version
-
-    def take(self, fragment: int, reader: object) -> Edition:
+    def take(self, fragment: int, reader: Reader) -> Edition:
         """The present version, to be sent to the reader."""
         edition = self.present[fragment]
         assert edition is not None
         edition.readers.add(reader)
         return edition
 
-    def give(self, edition: Edition, reader: object) -> None:
+    def give(self, edition: Edition, reader: Reader) -> None:
         """The reader has been sent it, or is gone."""
         edition.readers.discard(reader)
         if edition in self._old:
