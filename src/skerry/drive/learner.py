@@ -48,6 +48,7 @@ from skerry.core.messages import (
     Recovered,
     Reject,
     Report,
+    Stepped,
     StopLoop,
     TakenOver,
     TakeOver,
@@ -170,8 +171,9 @@ class LearnerDriver:
 
     # ------------------------------------------------------------------ events
 
-    def begin(self, now: float) -> None:
-        """First of all, when the trainer heeds no earlier agent's orders any more: make good what those had under way."""
+    def begin(self, now: float, stands: Stepped) -> None:
+        """First of all, when the trainer heeds no earlier agent's orders any more: make good what was under way then. `stands`:
+        the boundary that the trainer crossed last; its progress may be 0 before the first step."""
         core, holdings = self.core, self._holdings
         actions: list[LearnerAction] = []
         for redo in list(holdings.redos()):
@@ -183,8 +185,7 @@ class LearnerDriver:
         holdings.commit(core.memory, self._redos, core.progress)
         for action in actions:
             self._do[type(action)](action)
-        if core.begun and not core.count.steps:  # an earlier agent may have died before it said so
-            self._trainer.go(Go(steps=0))
+        self.feed(now, stands)
 
     def feed(self, now: float, event: LearnerEvent, came: Value | Copy = None) -> None:
         """Something has happened. `came`: the value of a Delivery, the copy of a CopiedOut."""

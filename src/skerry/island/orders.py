@@ -38,9 +38,11 @@ class Greeted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attached:
-    """Trainer: from here on I carry out your orders and nobody else's. The shared memory's file comes with it."""
+    """Trainer: from here on I carry out your orders and nobody else's. Of the boundary that I crossed last, as in Stepped. The
+    shared memory's file comes with it."""
 
     count: Count
+    progress: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,7 +67,7 @@ class Agent:
         self._policy = setup.policy
         self._island: tuple[LearnerDriver, Holdings] | None = None  # from the trainer's Attached on
         self._given_up = False
-        self._refusal: SkerryError | None = None  # what the core is being told as Refused
+        self._refusal: SkerryError | None = None  # the error that the core is being told of as Refused
         self._waiting_out: deque[CopyOut] = deque()  # the first and the last round's, for a free slot
         self._attached = asyncio.Event()
         self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -151,7 +151,7 @@ class Agent:
         core = LearnerCore(policy, layout, holdings.recall(self._setup.config.learner), attached.count)
         driver = LearnerDriver(core, holdings, self, self._uplink)
         self._island = driver, holdings
-        driver.begin(time.monotonic())
+        driver.begin(time.monotonic(), Stepped(count=attached.count, progress=attached.progress))
         self._attached.set()
         self._join()
 
@@ -217,7 +217,7 @@ class Agent:
 
     def warn(self, action: Warn) -> None:
         """Of a kind at most one line a minute."""
-        if self._refusal is None or self.over:
+        if self._refusal is None:
             self._notices.keep_saying(action.text.split()[0], action.text)
         else:
             self._notices.keep_saying("link", f"{self._refusal}; {self.meanwhile()}")
@@ -280,8 +280,9 @@ class Agent:
             self._given_up = True
             self._raise(error)
             return
-        self._refusal = error
-        self._feed(Refused(code=error.code if isinstance(error, RefusedError) else "config", reason=error.message))
+        code = error.code if isinstance(error, RefusedError) else "config"
+        self._refusal = error if code != "over" else None  # that is no error
+        self._feed(Refused(code=code, reason=error.message))
         self._refusal = None
 
     def meanwhile(self) -> str:

@@ -136,7 +136,7 @@ class Boundary:
 
     def _share(self) -> None:
         assert self._channel is not None and self.memory is not None
-        self._channel.post_file(Attached(count=self.count), self.memory.file)
+        self._channel.post_file(Attached(count=self.count, progress=self.progress), self.memory.file)
 
     def _lay_out(self, greeted: Greeted, _: int) -> None:
         """The policy is known: build what depends on it."""
