@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from skerry.core.hands import AHEAD, Ahead
-from skerry.core.messages import Abstain, BudgetReached, Contribution, CopyOut, Drop, Encode, TakeOver, Welcome
+from skerry.core.ahead import Ahead
+from skerry.core.fragment import UNASKED, State
+from skerry.core.messages import (
+    Abstain,
+    BudgetReached,
+    Contribution,
+    CopyOut,
+    Drop,
+    Encode,
+    Forget,
+    Received,
+    TakeOver,
+    Welcome,
+)
 from support.desk import after, only
 from support.island import Island
 
@@ -34,7 +46,7 @@ def slow_island(**policy: object) -> Island:
 def ordered(**policy: object) -> Island:
     """It was told to copy out at step 9, and is there."""
     island = slow_island(**policy)
-    assert only(island.step(), CopyOut) == [CopyOut(fragment=0, step=AHEAD)]
+    assert only(island.step(), CopyOut) == [CopyOut(fragment=0, step=UNASKED)]
     island.steps = 9
     return island
 
@@ -42,7 +54,7 @@ def ordered(**policy: object) -> Island:
 def ready(**policy: object) -> Island:
     """And has done so."""
     island = ordered(**policy)
-    assert island.copy(AHEAD) == [Encode(fragment=0, until=after(9))]
+    assert island.copy(UNASKED) == [Encode(fragment=0, until=after(9))]
     return island
 
 
@@ -76,7 +88,7 @@ def test_who_was_too_late_copies_out_before_the_question_and_answers_at_once() -
 def test_a_question_that_comes_before_the_copy_is_answered_by_it() -> None:
     island = ordered()
     assert not only(island.ask(30), CopyOut), "it is ordered already"
-    prepare, answer = island.copy(AHEAD)
+    prepare, answer = island.copy(UNASKED)
     assert prepare == Encode(fragment=0, until=after(9)) and isinstance(answer, Contribution) and answer.step == 30
 
 
@@ -86,17 +98,19 @@ def test_nothing_done_since_is_said_to_a_question_and_kept_silent_without() -> N
         island.memory.settled[0] = after(9)
         if asked:
             island.ask(30)
-        nothing = only(island.copy(AHEAD), Abstain)
+        nothing = only(island.copy(UNASKED), Abstain)
         assert [word.step for word in nothing] == ([30] if asked else [])
 
 
 def test_a_new_value_makes_the_copy_void_and_another_is_made() -> None:
     island = ready()
-    assert only(island.deliver(3, 29), TakeOver) == [TakeOver(fragment=0, version=3, rule="carry")]
-    assert only(island.apply(3), CopyOut) == [CopyOut(fragment=0, step=AHEAD)]
-    assert island.core.prepared() == {}
+    assert only(island.deliver(3, 29), TakeOver) == [
+        TakeOver(fragment=0, version=3, rule="carry", included=False, step=29)
+    ]
+    assert only(island.apply(3), CopyOut) == [CopyOut(fragment=0, step=UNASKED)]
+    assert only(island.deliver(3, 29), Drop) and island.core.fragments[0].state is State.COPYING
     island.step()
-    island.copy(AHEAD)
+    island.copy(UNASKED)
     (answer,) = only(island.ask(30), Contribution)
     assert (answer.base, answer.until) == (3, after(10))
 
@@ -104,7 +118,7 @@ def test_a_new_value_makes_the_copy_void_and_another_is_made() -> None:
 def test_a_question_that_comes_much_too_late_gets_a_copy_of_its_own() -> None:
     island = ready()
     island.step(island.policy.overlap + 1)
-    assert only(island.ask(30), CopyOut) == [CopyOut(fragment=0, step=30)]
+    assert island.ask(30) == [Forget(fragment=0), CopyOut(fragment=0, step=30)]
     (answer,) = only(island.copy(30), Contribution)
     assert answer.until == after(12)
 
@@ -113,33 +127,33 @@ def test_a_question_just_overlap_steps_after_the_copy_is_answered_by_it() -> Non
     island = ready()
     island.step(island.policy.overlap)
     actions = island.ask(30)
-    assert not only(actions, CopyOut)
+    assert not only(actions, CopyOut) and not only(actions, Forget)
     assert [answer.until for answer in only(actions, Contribution)] == [after(9)]
 
 
-def test_a_second_copy_that_was_ordered_before_changes_nothing() -> None:
-    island = ready()
-    island.ask(30)
-    island.steps = 10
-    assert island.copy(AHEAD) == []
+def test_a_copy_that_was_made_before_a_new_generation_began_changes_nothing() -> None:
+    island = ordered()
+    assert only(island.deliver(3, 29), Received)
+    assert island.welcome(generation=2) == [Drop(fragment=0, version=3)]
+    assert only(island.deliver(4, 30), Received) and island.core.fragments[0].state is State.VOID
+    assert only(island.copy(UNASKED), TakeOver), "it waited for the copy's end"
 
 
 def test_the_last_question_is_for_what_was_done_since() -> None:
     island = ready()
     island.step()
     island.feed(BudgetReached())
-    assert only(island.ask(40, final=True), CopyOut) == [CopyOut(fragment=0, step=40)]
+    assert island.ask(40, final=True) == [Forget(fragment=0), CopyOut(fragment=0, step=40)]
     (answer,) = only(island.copy(40), Contribution)
     assert answer.until == after(10)
 
 
 def test_a_new_link_does_not_send_what_nobody_asked_for_but_the_body_is_kept() -> None:
     island = ready()
-    island.core.link_lost()
-    island.core.join()
+    island.lose_link()
+    island.join()
     welcome = Welcome(learner=3, generation=1, clock=0, first_step=0, progress=0.0)
-    assert not only(island.feed(welcome), Contribution)
-    assert island.core.prepared() == {0: after(9)}
+    assert island.feed(welcome) == []
     assert only(island.ask(30), Contribution)
 
 
@@ -160,7 +174,7 @@ def test_when_nothing_is_copied_ahead(without: str) -> None:
     if without == "budget":
         island.feed(BudgetReached())
     if without == "link":
-        island.core.link_lost()
+        island.lose_link()
     assert not only(island.step(), CopyOut)
 
 
@@ -172,7 +186,7 @@ def test_who_is_told_that_its_answers_were_late_copies_ahead() -> None:
         island.hand_over(step)
         island.answer(step, "late")
     assert not only(island.step(2), CopyOut)
-    assert only(island.step(), CopyOut) == [CopyOut(fragment=0, step=AHEAD)], "for the question after step 9"
+    assert only(island.step(), CopyOut) == [CopyOut(fragment=0, step=UNASKED)], "for the question after step 9"
 
 
 def test_no_more_is_copied_ahead_than_there_is_room_for() -> None:

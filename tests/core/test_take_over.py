@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from skerry.core.messages import (
-    Applied,
     Contribution,
     Count,
     Drop,
+    Forget,
     Go,
     Join,
     Received,
+    Recovered,
     Report,
     TakenOver,
     TakeOver,
@@ -32,7 +33,7 @@ def test_a_value_that_the_work_is_in_is_taken_over_and_counting_begins_there(rul
     island.hand_over(4)
     island.step(2)
     (order,) = only(island.deliver(1, 4, merged=4 * TOKENS), TakeOver)
-    assert order == TakeOver(fragment=0, version=1, rule=rule)
+    assert order == TakeOver(fragment=0, version=1, rule=rule, included=True, step=4)
     assert island.memory.base == [0], "nothing is true before it is carried out"
     (taken,) = only(island.apply(1), TakenOver)
     assert taken == TakenOver(learner=3, generation=1, fragment=0, version=1, clock=6, settled=after(6), count=after(6))
@@ -44,7 +45,9 @@ def test_rebase_counts_on_from_the_hand_over() -> None:
     island.step(4)
     island.hand_over(4)
     island.step(2)
-    assert island.take(1, 4, merged=4 * TOKENS) == "rebase"
+    (order,) = only(island.deliver(1, 4, merged=4 * TOKENS), TakeOver)
+    assert (order.rule, order.until) == ("rebase", after(4))
+    island.apply(1)
     assert island.memory.settled == [after(4)]
     island.step(2)
     contribution = island.hand_over(8)
@@ -132,10 +135,10 @@ def test_a_new_generation_begins_at_zero_and_takes_everything_over_while_trainin
     island = Island()
     island.step(4)
     island.hand_over(4)
-    island.core.link_lost()
-    island.welcome(generation=2, clock=100)
-    assert island.core.open_contributions() == [] and island.memory.base == [-1]
-    assert (island.core.clock, island.core.join().count) == (100, Count())
+    island.lose_link()
+    assert island.welcome(generation=2, clock=100) == [Forget(fragment=0)]
+    assert island.core.handed == [] and island.memory.base == [-1]
+    assert (island.core.clock, island.join().count) == (100, Count())
     (report,) = only(island.step(3), Report)
     assert (report.generation, report.clock, report.count) == (2, 103, after(3))
     (order,) = only(island.deliver(7, 96), TakeOver)
@@ -156,8 +159,8 @@ def test_steps_that_were_told_before_the_link_broke_are_not_the_new_generations(
         island.ask(4)
         island.steps = 5
         assert only(island.copy(4), Contribution)[0].until == after(5)
-    island.core.link_lost()
-    assert island.core.join().count == after(5)
+    island.lose_link()
+    assert island.join().count == after(5)
     island.welcome(generation=2)
     (report,) = only(island.step(), Report)
     assert report.count == after(1)
@@ -166,8 +169,8 @@ def test_steps_that_were_told_before_the_link_broke_are_not_the_new_generations(
 def test_steps_made_between_join_and_welcome_are_the_new_generations() -> None:
     island = Island()
     island.step(4)
-    island.core.link_lost()
-    island.core.join()
+    island.lose_link()
+    island.join()
     island.step(2)
     island.feed(Welcome(learner=3, generation=2, clock=0, first_step=4, progress=0.0))
     assert only(island.step(), Report)[0].count == after(3)
@@ -177,12 +180,12 @@ def test_an_order_of_a_closed_generation_means_nothing_any_more() -> None:
     island = Island()
     island.step(4)
     island.deliver(1, 4)
-    island.core.link_lost()
+    island.lose_link()
     island.welcome(generation=2)
     assert not only(island.deliver(5, 8), TakeOver), "one order of a fragment at a time"
     actions = island.apply(1)
     assert not only(actions, TakenOver)
-    assert only(actions, TakeOver) == [TakeOver(fragment=0, version=5, rule="overwrite")]
+    assert only(actions, TakeOver) == [TakeOver(fragment=0, version=5, rule="overwrite", included=False, step=8)]
 
 
 def test_a_new_agent_goes_on_where_the_old_one_was() -> None:
@@ -191,7 +194,7 @@ def test_a_new_agent_goes_on_where_the_old_one_was() -> None:
     first.hand_over(4)
     second = Island(begun=False, memory=first.memory)
     second.step(5)
-    assert second.core.begun and second.core.join() == Join(
+    assert second.core.begun and second.join() == Join(
         learner=3, generation=1, layout=second.layout.hash, count=after(5), clock=5, bases=(0,), settled=(Count(),)
     )
     second.welcome()
@@ -203,9 +206,19 @@ def test_a_new_agent_goes_on_where_the_old_one_was() -> None:
 ])  # fmt: skip
 def test_a_take_over_carried_out_without_an_agent_is_set_down_by_the_next(rule: Any, until: Any, settled: Count) -> None:
     island = Island(begun=False, memory=Island().memory)
-    island.core.count = after(6)
-    island.core.take(Applied(fragment=0, version=1, count=after(6)), rule, until, 40)
+    assert island.feed(Recovered(fragment=0, version=1, rule=rule, step=40, until=until, count=after(6))) == []
     assert (island.memory.base, island.memory.settled, island.core.clock) == ([1], [settled], 40)
+
+
+def test_the_last_fragment_that_is_recovered_lets_training_begin() -> None:
+    first = Island(begun=False, fragments=2)
+    first.welcome()
+    for fragment in (0, 1):
+        (order,) = only(first.deliver(0, fragment=fragment), TakeOver)
+    first.apply(0, fragment=0)
+    second = Island(begun=False, memory=first.memory, fragments=2)
+    recovered = Recovered(fragment=1, version=0, rule=order.rule, step=0, until=None, count=Count())
+    assert second.feed(recovered) == [Go(steps=0)] and second.memory.base == [0, 0]
 
 
 def test_without_the_copy_of_the_hand_over_rebase_becomes_overwrite() -> None:

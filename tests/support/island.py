@@ -13,10 +13,13 @@ from skerry.core.messages import (
     CopiedOut,
     CopyOut,
     Delivery,
+    Join,
+    Linked,
     Outcome,
     Stepped,
     TakenOver,
     TakeOver,
+    Unlinked,
     Verdict,
     Welcome,
 )
@@ -33,6 +36,7 @@ class Island:
         self.layout = tiny_layout(self.policy)
         memory = memory or LearnerMemory.empty(self.policy.fragments)
         self.core = LearnerCore(self.policy, self.layout, memory)
+        self.now = 0.0
         self.steps = 0
         if begun:
             self.welcome()
@@ -41,11 +45,19 @@ class Island:
                 self.apply(0, fragment=fragment)
 
     def feed(self, event: Any) -> list:
-        return self.core.handle(event)
+        return self.core.handle(self.now, event)
+
+    def join(self) -> Join:
+        """What is said first on a new link."""
+        (join,) = self.feed(Linked())
+        return join
+
+    def lose_link(self) -> list:
+        return self.feed(Unlinked())
 
     def welcome(self, generation: int = 1, clock: int = 0) -> list:
         """Join, and be welcomed."""
-        self.core.join()
+        self.join()
         return self.feed(Welcome(learner=3, generation=generation, clock=clock, first_step=0, progress=0.0))
 
     def step(self, steps: int = 1) -> list:

@@ -37,6 +37,8 @@ _PAGE = 4096
 _MAGIC = 0x31_59_52_52_45_4B_53  # "SKERRY1"
 RING = 4096
 """Step durations that are kept."""
+REDO_WORDS = 10
+"""Of the agent's state, for an order to take over (learner/holdings.py)."""
 
 # Words (8 bytes) of the first page
 _MAGIC_AT, _PULSE_NO, _STATE_NO, _LEARNER, _GENERATION, _FIRST_STEP, _PROGRESS = range(7)
@@ -58,7 +60,7 @@ class Pulse(NamedTuple):
     loss: float = float("nan")
 
     @property
-    def count(self) -> Count:
+    def counters(self) -> Count:
         """The counters that the cores know."""
         return Count(self.steps, self.tokens, self.busy_us)
 
@@ -116,7 +118,7 @@ class IslandMemory:
         """Where everything lies, in bytes."""
         self._slot_size = _aligned(4 * max(self.layout.sizes))
         self._applied_at = _PAGE + 4 * RING
-        self._state_words = 16 + 8 * (len(self.layout.sizes) + self.slots)
+        self._state_words = 16 + 4 * len(self.layout.sizes) + REDO_WORDS * self.slots
         self._state_at = self._applied_at + _aligned(_APPLIED.size * self.slots)
         self._values_at = self._state_at + _aligned(2 * 8 * self._state_words)
         self._changes_at = self._values_at + self.slots * self._slot_size

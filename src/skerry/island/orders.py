@@ -1,7 +1,7 @@
 """The order channel between a training process and its agent: a socket pair that keeps message boundaries.
 
 The messages are the core's own (core/messages.py), packed into one fixed struct with the number of the slot they speak
-of, and four that only start and end the partnership. Rules:
+of, and three that only start the partnership. Rules:
 
 - Sending never blocks and never fails: what the socket does not take waits in line, and a dead peer takes nothing. Step
   counts are cumulative, so of those that wait only the newest is kept; the rest is bounded by the slots.
@@ -15,11 +15,13 @@ import json
 import socket
 import struct
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import islice
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from skerry.core.messages import Applied, CopiedOut, CopyOut, Count, Go, LoopLeft, Stepped, StopLoop, TakeOver, TakeOverRule
+from skerry.core import messages
+from skerry.core.messages import Applied, CopiedOut, CopyOut, Count, Detach, Go, LoopLeft, Stepped, StopLoop, TakeOver
+from skerry.exchange import RULES
 
 LONGEST = 65536
 """Bytes of the longest message."""
@@ -36,13 +38,15 @@ class Greeted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attached:
-    """Trainer: from here on I carry out your orders and nobody else's. The shared memory's file comes with it."""
+    """Trainer: from here on I carry out your orders and nobody else's. Of the boundary that I crossed last, as in Stepped. The
+    shared memory's file comes with it."""
 
     count: Count
+    progress: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Failed:
+class Raise:
     """Agent: it will never work. The trainer raises the SkerryError of that name."""
 
     error: str
@@ -51,21 +55,17 @@ class Failed:
     code: str = ""  # RefusedError's
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Detach:
-    """Agent: nothing more is needed of you; leave."""
-
-
-Order: TypeAlias = CopyOut | TakeOver | Go | StopLoop | Greeted | Failed | Detach
-Reply: TypeAlias = Stepped | CopiedOut | Applied | LoopLeft | Attached
+Order: TypeAlias = messages.Order | Greeted | Raise
+Reply: TypeAlias = messages.FromTrainer | Attached
 Message: TypeAlias = Order | Reply
 
-_FIXED = struct.Struct("<BBhiqqqq")  # kind, rule, slot, fragment, step/version/steps, count
 _KINDS: tuple[type, ...] = (Stepped, LoopLeft, Attached, CopiedOut, Applied, CopyOut, TakeOver, Go, StopLoop, Detach)
-_TEXTS: tuple[type, ...] = (Greeted, Failed)
-_RULES: tuple[TakeOverRule, ...] = ("overwrite", "rebase", "blend", "carry")
+_TEXTS: tuple[type, ...] = (Greeted, Raise)
 _STEPPED = _KINDS.index(Stepped)
-_NUMBER = {Applied: "version", TakeOver: "version", CopiedOut: "step", CopyOut: "step", Go: "steps"}
+_FIELDS: dict[type, tuple[str, ...]] = {kind: tuple(field.name for field in fields(kind)) for kind in _KINDS}
+_NUMBERS = ("fragment", "version", "step", "steps", "at", "included")  # one column each, whichever kind has it
+_FIXED = struct.Struct(f"<BBh{len(_NUMBERS)}q3q3qd")  # kind, rule, slot, numbers, count, until, progress
+_NO_COUNT = Count(-1, -1, -1)
 
 
 def pack(message: Message, slot: int = -1) -> bytes:
@@ -73,29 +73,22 @@ def pack(message: Message, slot: int = -1) -> bytes:
     kind = type(message)
     if kind in _TEXTS:
         return bytes([len(_KINDS) + _TEXTS.index(kind)]) + json.dumps(asdict(message)).encode()
-    rule = _RULES.index(message.rule) if isinstance(message, TakeOver) else 0
-    number = getattr(message, _NUMBER[kind]) if kind in _NUMBER else 0
-    count = getattr(message, "count", (0, 0, 0))
-    return _FIXED.pack(_KINDS.index(kind), rule, slot, getattr(message, "fragment", -1), number, *count)
+    said: dict[str, Any] = {name: getattr(message, name) for name in _FIELDS[kind]}
+    return _FIXED.pack(_KINDS.index(kind), RULES.index(said.get("rule", "overwrite")), slot,
+                       *[said.get(name, 0) for name in _NUMBERS], *said.get("count", _NO_COUNT),
+                       *(said.get("until") or _NO_COUNT), said.get("progress", 0.0))  # fmt: skip
 
 
 def unpack(data: bytes | memoryview) -> tuple[Message, int]:
     """The inverse of pack, for one message."""
     if data[0] >= len(_KINDS):
         return _TEXTS[data[0] - len(_KINDS)](**json.loads(bytes(data[1:]))), -1
-    kind_no, rule, slot, fragment, number, *count = _FIXED.unpack(data)
-    kind = _KINDS[kind_no]
-    if kind in (Stepped, LoopLeft, Attached):
-        return kind(count=Count(*count)), slot
-    if kind is Applied:
-        return Applied(fragment=fragment, version=number, count=Count(*count)), slot
-    if kind is CopiedOut:
-        return CopiedOut(fragment=fragment, step=number, count=Count(*count)), slot
-    if kind is CopyOut:
-        return CopyOut(fragment=fragment, step=number), slot
-    if kind is TakeOver:
-        return TakeOver(fragment=fragment, version=number, rule=_RULES[rule]), slot
-    return (Go(steps=number) if kind is Go else kind()), slot
+    kind_no, rule, slot, *numbers, c0, c1, c2, u0, u1, u2, progress = _FIXED.unpack(data)
+    kind, until = _KINDS[kind_no], Count(u0, u1, u2)
+    said: dict[str, Any] = dict(zip(_NUMBERS, numbers, strict=True))
+    said |= {"rule": RULES[rule], "count": Count(c0, c1, c2), "until": None if until == _NO_COUNT else until,
+             "included": bool(said["included"]), "progress": progress}  # fmt: skip
+    return kind(**{name: said[name] for name in _FIELDS[kind]}), slot
 
 
 assert _FIXED.size * _TOGETHER <= LONGEST

@@ -1,35 +1,33 @@
 """The lab's tensors: what a trainer, its agent and the syncer do to them, as in the real processes.
 
-The inner loop is that of recipe/job.py, the agent's part that of learner/holdings.py, the syncer's part is the syncer's
-own (numerics/merger.py). A body is bytes in the policy's codec, so the wire's rounding is in the result.
+The inner loop is that of recipe/job.py; the agent's part (exchange.py) and the syncer's (numerics/merger.py) are their own. A
+body is bytes in the policy's codec, so the wire's rounding is in the result.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from skerry.codecs import get_codec
 from skerry.core.layout import Layout
 from skerry.core.messages import Merge, TakeOverRule
 from skerry.core.policy import Policy
+from skerry.exchange import Exchange, Values, change
 from skerry.learner.parameters import Fragments, Parameters
 from skerry.numerics.accumulate import Screened, weight_of
 from skerry.numerics.merger import Body, Merger
 from skerry.numerics.task import Task
-
-Values = NDArray[np.float32]
 
 
 class LabTrainer:
     """One learner's model, inner optimizer and base values."""
 
     def __init__(self, task: Task, seed: int, policy: Policy, layout: Layout, learner: int) -> None:
-        self._task, self._learner, self._policy = task, learner, policy
+        self._task, self._learner, self._blend = task, learner, policy.blend
         self._model = task.model(seed)
         self._optimizer = task.optimizer(self._model)
-        self._fragments = Fragments(Parameters(self._model), layout)
-        self._up, self._down = get_codec(policy.codec_up), get_codec(policy.codec_down)
+        parameters = Parameters(self._model)
+        self._fragments = Fragments(parameters, layout)
+        self._exchange = Exchange(policy, layout, parameters.dtypes)
         self._base = [np.zeros(size, np.float32) for size in layout.sizes]
 
     def step(self, step: int, progress: float, since_start: int) -> int:
@@ -50,24 +48,19 @@ class LabTrainer:
 
     def hand_over(self, fragment: int, copy: Values) -> Body:
         """v = base - copy, encoded."""
-        body = np.empty(self._up.nbytes(copy.size), np.uint8)
-        self._up.encode(self._base[fragment] - copy, memoryview(body))
-        return body
+        return self._exchange.hand_over(self._base[fragment], copy)
 
     def take_over(self, fragment: int, rule: TakeOverRule, body: Body, copy: Values | None) -> None:
         """Take the value over; it becomes the base, rounded to the parameters' dtypes."""
         value = np.empty_like(self._base[fragment])
-        self._down.decode(memoryview(body), value)
-        self._fragments.round(fragment, value)
-        if rule == "overwrite":
-            self._fragments.overwrite(fragment, value)
+        self._exchange.decode(fragment, body.data, value)
+        added = change(rule, value, self._base[fragment], copy)
+        if added is not None:
+            self._fragments.add(fragment, added)
         elif rule == "blend":
-            self._fragments.blend(fragment, value, self._policy.blend)
-        elif rule == "carry":
-            self._fragments.add(fragment, value - self._base[fragment])
+            self._fragments.blend(fragment, value, self._blend)
         else:
-            assert copy is not None, "rebase without what was handed over"
-            self._fragments.add(fragment, value - copy)
+            self._fragments.overwrite(fragment, value)
         self._base[fragment] = value
 
 

@@ -1,11 +1,11 @@
 """The agent: the process that speaks for a trainer. `python -m skerry.learner.agent CHANNEL_FD SETUP_FD`, never by hand.
 
-    trainer <-- orders.Channel --> events -> LearnerCore -> actions <-- uplink.Uplink --> syncer
+    trainer <-- orders.Channel --> Agent: LearnerDriver(LearnerCore, Holdings) <-- uplink.Uplink --> syncer
 
-Rules: every decision is LearnerCore's; here they are carried out. What the core remembers is committed before anything
-that follows from it leaves this process, so it may be killed at any instant. It ends when the trainer does, with a Leave
-that bears the trainer's last counters. An unwilling syncer ends it only before training has begun; later, and while the
-syncer cannot be reached, training goes on and so do the attempts. No torch, directly or through anything imported.
+Rules: every decision is LearnerCore's, and LearnerDriver says what follows from it; here are the process, the channel, the
+clock and the words for the user. It may be killed at any instant. It ends when the trainer does, with a Leave that bears the
+trainer's last counters. What goes wrong before there is a core (a token that cannot be read, a syncer that refuses the first
+handshake) the trainer raises. No torch, directly or through anything imported.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -25,35 +24,29 @@ import msgspec
 from skerry.core.layout import build_layout
 from skerry.core.learner import LearnerCore
 from skerry.core.messages import (
-    Abstain,
-    Applied,
-    Cancel,
-    Contribution,
+    Beat,
     CopiedOut,
     CopyOut,
     Delivery,
-    Drop,
-    Encode,
+    Detach,
     Go,
-    LearnerAction,
     LearnerEvent,
-    LoopLeft,
-    ProvideInitial,
-    Received,
-    Report,
-    RunOver,
+    Linked,
+    Refused,
+    Reject,
     Stepped,
     StopLoop,
-    TakenOver,
     TakeOver,
-    Verdict,
+    TrainerEnded,
+    Unlinked,
     Warn,
-    Welcome,
 )
 from skerry.core.policy import Policy
+from skerry.drive.learner import LearnerDriver
 from skerry.errors import RefusedError, SkerryError
+from skerry.fabric.messages import LayoutText
 from skerry.island.memory import IslandMemory
-from skerry.island.orders import Attached, Channel, Detach, Failed, Greeted, Order
+from skerry.island.orders import Attached, Channel, Greeted, Order, Raise
 from skerry.learner.config import Setup
 from skerry.learner.holdings import Holdings
 from skerry.learner.notices import Notices
@@ -64,29 +57,25 @@ _LAST_WORD = 2.0  # seconds that a Leave may take to go out
 
 
 class Agent:
-    """Between one trainer and one syncer. Owner of its Uplink."""
+    """Between one trainer and one syncer: the driver's Trainer, and the owner of its Uplink."""
 
     def __init__(self, setup: Setup, channel: Channel) -> None:
-        self.over = False  # nothing more is to be said to the syncer
         self._setup = setup
         self._channel = channel
         self._notices = Notices(f"learner {setup.config.learner}" if setup.config.learner >= 0 else "learner")
         self._uplink = Uplink(setup.config, setup.policy, setup.run_id, self, self._notices)
         self._policy = setup.policy
-        self._core: LearnerCore | None = None  # these two from the trainer's Attached on
-        self._holdings: Holdings | None = None
-        self._training = False  # the trainer has begun
-        self._stopped = False  # it makes no further steps
-        self._copied = -1  # the out slot of the CopiedOut in hand
+        self._island: tuple[LearnerDriver, Holdings] | None = None  # from the trainer's Attached on
+        self._given_up = False
+        self._refusal: SkerryError | None = None  # the error that the core is being told of as Refused
         self._waiting_out: deque[CopyOut] = deque()  # the first and the last round's, for a free slot
         self._attached = asyncio.Event()
         self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._do: dict[type, Callable[[Any], None]] = {
-            CopyOut: self._copy_out, TakeOver: self._take_over, Go: self._go, StopLoop: self._post, Drop: self._drop,
-            Encode: self._prepare, Contribution: self._contribute, ProvideInitial: self._seed, Warn: self._warn,
-            RunOver: self._end,
-            Report: self._uplink.send, Abstain: self._uplink.send, Received: self._uplink.send, TakenOver: self._uplink.send,
-        }  # fmt: skip
+
+    @property
+    def over(self) -> bool:
+        """Nothing more is to be said to the syncer."""
+        return self._given_up or (self._island is not None and self._island[0].over)
 
     async def run(self) -> None:
         """Until the trainer is gone. Raises what went wrong in here: another agent will do better."""
@@ -100,7 +89,7 @@ class Agent:
         loop.add_reader(death, self._from_trainer, True)
         tasks = [asyncio.create_task(self._speak()), asyncio.create_task(self._tend())]
         for task in tasks:
-            task.add_done_callback(lambda t: t.cancelled() or t.exception() is None or self._fail(t.exception()))
+            task.add_done_callback(self._task_done)
         try:
             await self._finished
             loop.remove_reader(self._channel.socket)
@@ -115,19 +104,37 @@ class Agent:
             await self._attached.wait()
         await self._uplink.keep()
 
-    # ------------------------------------------------------------------ the trainer's memory, and the link
+    async def _tend(self) -> None:
+        """Heartbeat and vitals; what takes long is said."""
+        while not self.over:
+            await asyncio.sleep(self._uplink.heartbeat)
+            if self._island is None:
+                continue
+            (driver, holdings), core = self._island, self._island[0].core
+            driver.feed(time.monotonic(), Beat())
+            if core.joined:
+                self._uplink.send(vitals(holdings.memory, self._setup.trainer_pid))
+                if not core.begun:
+                    here, all_ = sum(version >= 0 for version in core.memory.base), len(core.memory.base)
+                    self._notices.keep_saying("begin", f"waiting for the run's values ({here} of {all_} fragments are here)")
 
-    def linked(self, policy: str, run_id: str) -> None:
-        """There is a link. The trainer lays the memory out by the policy; then there is a core, and it joins."""
-        if not self._policy:
-            self._policy = policy
-            self._post(Greeted(policy=policy, run_id=run_id))
-        self._join()
+    async def _say_last_word(self) -> None:
+        """Leave, with the counters that the trainer published last."""
+        if self._island is not None:
+            driver, holdings = self._island
+            driver.feed(time.monotonic(), TrainerEnded(count=holdings.memory.pulse().counters, reason="the trainer has ended"))
+        self._given_up = True
+        await self._uplink.close(_LAST_WORD)
 
-    def unlinked(self) -> None:
-        """The link is gone."""
-        if self._core is not None:
-            self._carry_out(self._core.link_lost())
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._finished.done():
+            self._finished.set_exception(error)
+
+    # ------------------------------------------------------------------ the trainer's memory
 
     def _attach(self) -> None:
         """The trainer has shared its memory: go on where an earlier agent was, or begin."""
@@ -140,156 +147,84 @@ class Agent:
         layout = build_layout(self._setup.tensors, policy.fragments, policy.fragmentation, policy.direct)
         memory = IslandMemory(file, layout, policy.slots, whole=True)
         memory.check()
-        self._holdings = Holdings(memory, layout, policy, self._setup.dtypes)
-        recalled = self._holdings.recall(self._setup.config.learner)
-        self._core = LearnerCore(policy, layout, recalled, attached.count, memory.progress)
-        self._training = attached.count.steps > 0
-        self._holdings.recover(self._core)
-        if self._core.begun and not attached.count.steps:  # an earlier agent may have died before it said so
-            self._go(Go(steps=0))
+        holdings = Holdings(memory, layout, policy, self._setup.dtypes, self._uplink.resume)
+        core = LearnerCore(policy, layout, holdings.recall(self._setup.config.learner), attached.count)
+        driver = LearnerDriver(core, holdings, self, self._uplink)
+        self._island = driver, holdings
+        driver.begin(time.monotonic(), Stepped(count=attached.count, progress=attached.progress))
         self._attached.set()
         self._join()
 
     def _join(self) -> None:
-        if self._uplink and self._core is not None:
-            about = {"layout": json.loads(self._core.layout.to_json()), "aliases": self._setup.aliases,
-                     "config": self._setup.description}  # fmt: skip
-            self._uplink.join(self._core.join(), json.dumps(about).encode())
+        if self._uplink and self._island is not None:
+            self._feed(Linked())
+            layout = self._island[0].core.layout
+            about = {"layout": json.loads(layout.to_json()), "aliases": self._setup.aliases, "config": self._setup.description}
+            self._uplink.send_body(LayoutText(hash=layout.hash), memoryview(json.dumps(about).encode()))
 
     # ------------------------------------------------------------------ from the trainer
 
     def _from_trainer(self, dead: bool = False) -> None:
         """All that has come; of several step counts only the newest matters."""
-        if self._core is None and not dead:
+        if self._island is None and not dead:
             self._attach()
-        got = list(iter(self._channel.receive, None)) if self._core is not None else []
+        got: list[tuple[Any, int]] = list(iter(self._channel.receive, None)) if self._island is not None else []
         newest = max((i for i, (message, _) in enumerate(got) if type(message) is Stepped), default=-1)
         for i, (message, slot) in enumerate(got):
-            if type(message) is Stepped and i != newest:
-                continue
-            if type(message) is CopiedOut:
-                self._copied_out(message, slot)
-            elif type(message) is Applied:
-                self._applied(message, slot)
-            else:
-                self._training = True
-                self._stopped = self._stopped or type(message) is LoopLeft
-                self._feed(message)
+            if type(message) is not Stepped or i == newest:
+                self._feed(message, slot)
+            if type(message) is CopiedOut and self._waiting_out:
+                self.copy_out(self._waiting_out.popleft())
         if (dead or self._channel.closed) and not self._finished.done():
             self._finished.set_result(None)
 
-    def _copied_out(self, event: CopiedOut, slot: int) -> None:
-        self._copied = slot
-        self._feed(event)
-        self._copied = -1
-        self._holdings.free_out(slot)
-        if self._waiting_out:
-            self._copy_out(self._waiting_out.popleft())
+    def _feed(self, event: LearnerEvent, came: Any = None) -> None:
+        """Before there is a core nobody has joined, so nothing is meant for us."""
+        if self._island is not None:
+            self._island[0].feed(time.monotonic(), event, came)
 
-    def _applied(self, event: Applied, slot: int) -> None:
-        self._holdings.taken_over(event, slot)
-        self._feed(event)
-        self._holdings.release(slot)
-        self._uplink.resume()
+    # ------------------------------------------------------------------ drive.learner.Trainer
 
-    # ------------------------------------------------------------------ from the syncer
-
-    def event(self, message: Any) -> None:
-        """A message; before there is a core nobody has joined, so none is meant for us."""
-        if self._core is None:
-            return
-        self._feed(message)
-        if isinstance(message, Welcome):  # a trainer may live through several generations: its own count goes on
-            earlier = message.first_step - self._core.memory.origin.steps
-            self._holdings.memory.welcome(message.learner, message.generation, earlier)
-        if isinstance(message, Verdict | Cancel | Welcome):
-            self._holdings.keep_only(self._core.prepared())
-
-    def buffer(self, message: Delivery, nbytes: int) -> memoryview | None:
-        """Where the delivery's body goes."""
-        return self._holdings.buffer(message, nbytes)
-
-    def arrived(self, message: Delivery) -> None:
-        """The delivery is whole."""
-        self._holdings.arrived(message)
-        self._feed(message)
-
-    def abandon(self) -> None:
-        """The delivery will not be whole."""
-        self._holdings.abandon()
-
-    def unwelcome(self, error: SkerryError) -> bool:
-        """Before training has begun the trainer is told, and raises the error; a run that is over is no error."""
-        if isinstance(error, RefusedError) and error.code == "over":
-            self._notices.say("the run is over")
-            self._end(RunOver())
-        elif self._begun:
-            return True
-        else:
-            self.over = True
-            code = error.code if isinstance(error, RefusedError) else ""
-            self._post(Failed(error=type(error).__name__, message=error.message, remedy=error.remedy, code=code))
-        return False
-
-    def meanwhile(self) -> str:
-        """What happens while there is no link."""
-        return "training goes on, trying again" if self._begun else "waiting for it, trying again"
-
-    @property
-    def _begun(self) -> bool:
-        return self._training or (self._core is not None and self._core.begun)
-
-    # ------------------------------------------------------------------ the core, and what it orders
-
-    def _feed(self, event: LearnerEvent) -> None:
-        core = self._core
-        actions = core.handle(event)
-        self._holdings.commit(core.memory)
-        self._holdings.memory.set_progress(core.progress)
-        self._carry_out(actions)
-
-    def _carry_out(self, actions: list[LearnerAction]) -> None:
-        for action in actions:
-            self._do[type(action)](action)
-
-    def _copy_out(self, order: CopyOut) -> None:
-        slot = self._holdings.out_slot()
+    def copy_out(self, order: CopyOut) -> None:
+        """As soon as there is a slot."""
+        assert self._island is not None
+        slot = self._island[1].out_slot()
         if slot is None:
             self._waiting_out.append(order)
         else:
             self._post(order, slot)
 
-    def _take_over(self, order: TakeOver) -> None:
-        self._post(order, self._holdings.prepare(order, self._core.memory))
+    def take_over(self, order: TakeOver, slot: int) -> None:
+        """From the value's slot."""
+        self._post(order, slot)
 
-    def _go(self, order: Go) -> None:
+    def go(self, order: Go) -> None:
+        """Begin, or go on."""
         self._notices.over("begin", "training begins")
         self._post(order)
 
-    def _drop(self, action: Drop) -> None:
-        self._holdings.drop(action)
-        self._uplink.resume()
+    def stop_loop(self, order: StopLoop) -> None:
+        """The budget is reached."""
+        self._post(order)
 
-    def _prepare(self, action: Encode) -> None:
-        self._holdings.hand_over(action, self._copied)
+    def detach(self, order: Detach) -> None:
+        """It is all over."""
+        self._post(order)
 
-    def _contribute(self, message: Contribution) -> None:
-        """New, or open still when a link came back. What cannot be sent now is sent after the next Welcome."""
-        holdings = self._holdings
-        body = holdings.body(message)
-        if self._uplink.welcomed and body is not None:
-            self._uplink.send_body(message, body, lambda: holdings.body(message) is not None)
+    def reject(self, action: Reject) -> None:
+        """The trainer raises the error that the core was told of."""
+        self._raise(self._refusal or RefusedError(action.reason, code=action.code))
 
-    def _seed(self, message: ProvideInitial) -> None:
-        if self._uplink.welcomed:
-            self._uplink.send_body(message, self._holdings.seed(message.fragment, self._copied))
+    def warn(self, action: Warn) -> None:
+        """Of a kind at most one line a minute."""
+        if self._refusal is None:
+            self._notices.keep_saying(action.text.split()[0], action.text)
+        else:
+            self._notices.keep_saying("link", f"{self._refusal}; {self.meanwhile()}")
 
-    def _warn(self, action: Warn) -> None:
-        self._notices.keep_saying("warning", action.text)
-
-    def _end(self, action: RunOver) -> None:
-        self.over = True
-        self._post(Detach())
+    def _raise(self, error: SkerryError) -> None:
+        code = error.code if isinstance(error, RefusedError) else ""
+        self._post(Raise(error=type(error).__name__, message=error.message, remedy=error.remedy, code=code))
 
     def _post(self, order: Order, slot: int = -1) -> None:
         self._channel.post(order, slot)
@@ -302,35 +237,59 @@ class Agent:
         else:
             loop.add_writer(self._channel.socket, self._flush)
 
-    # ------------------------------------------------------------------ now and then, and at the end
+    # ------------------------------------------------------------------ learner.uplink.Owner
 
-    async def _tend(self) -> None:
-        """Heartbeat and vitals; what takes long is said; the end is not waited for without a syncer."""
-        while not self.over:
-            await asyncio.sleep(self._uplink.heartbeat)
-            core = self._core
-            if core is None:
-                continue
-            if self._uplink.welcomed:
-                self._uplink.send(core.report())
-                self._uplink.send(vitals(self._holdings.memory, self._setup.trainer_pid))
-                if not core.begun:
-                    here, all_ = sum(version >= 0 for version in core.memory.base), len(core.memory.base)
-                    self._notices.keep_saying("begin", f"waiting for the run's values ({here} of {all_} fragments are here)")
-            elif self._stopped and time.monotonic() - self._uplink.lost_at > core.policy.final_timeout:
-                self._notices.say("the syncer cannot be reached for the last round; leaving without it")
-                self._end(RunOver())
+    def linked(self, policy: str, run_id: str) -> None:
+        """There is a link. The trainer lays the memory out by the policy; then there is a core, and it joins."""
+        if not self._policy:
+            self._policy = policy
+            self._post(Greeted(policy=policy, run_id=run_id))
+        self._join()
 
-    async def _say_last_word(self) -> None:
-        """Leave, with the counters that the trainer published last."""
-        if self._uplink.welcomed and not self.over:
-            self._uplink.send(self._core.leave(self._holdings.memory.pulse().count, "the trainer has ended"))
-        self.over = True
-        await self._uplink.close(_LAST_WORD)
+    def unlinked(self) -> None:
+        """The link is gone."""
+        self._feed(Unlinked())
 
-    def _fail(self, error: BaseException) -> None:
-        if not self._finished.done():
-            self._finished.set_exception(error)
+    def event(self, message: Any) -> None:
+        """The syncer speaks."""
+        self._feed(message)
+
+    def buffer(self, message: Delivery, nbytes: int) -> memoryview | None:
+        """Where the delivery's body goes."""
+        assert self._island is not None, "a delivery before we joined"
+        return self._island[1].buffer(message, nbytes)
+
+    def arrived(self, message: Delivery) -> None:
+        """The delivery is whole."""
+        assert self._island is not None
+        self._feed(message, self._island[1].arrived(message))
+
+    def abandon(self) -> None:
+        """The delivery will not be whole."""
+        if self._island is not None:
+            self._island[1].abandon()
+
+    def wants(self, message: Any) -> bool:
+        """Whether a body that waited for its turn is to be sent still."""
+        return self._island is not None and self._island[0].wants(message)
+
+    def unwelcome(self, error: SkerryError) -> None:
+        """The syncer will not have us, or our configuration does not let us ask: the core says what follows. Without one the
+        trainer cannot have begun, and raises it."""
+        if self._island is None:
+            self._given_up = True
+            self._raise(error)
+            return
+        code = error.code if isinstance(error, RefusedError) else "config"
+        self._refusal = error if code != "over" else None  # that is no error
+        self._feed(Refused(code=code, reason=error.message))
+        self._refusal = None
+
+    def meanwhile(self) -> str:
+        """What happens while there is no link."""
+        core = self._island[0].core if self._island is not None else None
+        begun = core is not None and (core.begun or core.count.steps > 0)
+        return "training goes on, trying again" if begun else "waiting for it, trying again"
 
 
 def main() -> None:

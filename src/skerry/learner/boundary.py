@@ -1,8 +1,9 @@
 """What a training process does for Skerry at a step boundary: publish its counters, carry out the agent's orders.
 
 Rules: no network, no serialisation, no waiting, but for `Go`: before the first step, and at each boundary of a synchronous
-policy. A dead agent changes nothing here; the next one's channel is taken up at the next boundary. Times are kept in
-nanoseconds of the monotonic clock; frozen time (learner/supervisor.py) and time waited for others are no step's time.
+policy. A step goes by the progress that was known when it began. A dead agent changes nothing here; the next one's channel is
+taken up at the next boundary. Times are kept in nanoseconds of the monotonic clock; frozen time (learner/supervisor.py) and
+time waited for others are no step's time.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ import msgspec
 
 from skerry import errors
 from skerry.core.layout import build_layout
-from skerry.core.messages import Applied, CopiedOut, CopyOut, Count, Go, LoopLeft, Stepped, StopLoop, TakeOver
+from skerry.core.messages import Applied, CopiedOut, CopyOut, Count, Detach, Go, LoopLeft, Stepped, StopLoop, TakeOver
 from skerry.core.policy import Policy
 from skerry.island.memory import IslandMemory, Pulse
-from skerry.island.orders import Attached, Channel, Detach, Failed, Greeted
+from skerry.island.orders import Attached, Channel, Greeted, Message, Raise
 from skerry.learner.config import LearnerConfig
 from skerry.learner.parameters import Fragments, Parameters
 from skerry.learner.supervisor import TICK, Supervisor
@@ -38,19 +39,20 @@ class Boundary:
         self.policy: Policy | None = None
         self.memory: IslandMemory | None = None
         self.count = Count()
+        self.progress = 0.0  # of the run, as the step in progress goes by it
         self._parameters = parameters
         self._config = config
         self._supervisor = supervisor
         self._channel: Channel | None = None
-        self._fragments: Fragments | None = None
-        self._state: type[Stepped] | type[LoopLeft] | None = None  # what a new agent is told; None before training
+        self._state: Stepped | LoopLeft | None = None  # what a new agent is told; None before training
+        self._later: list[tuple[CopyOut | TakeOver, int]] = []  # islands of many ranks: orders for a boundary to come
         self._released = -1  # steps of the boundary that Go let us leave
         self._began = self._frozen = 0  # when the last boundary began, and how long we had been frozen by then
         self._waited = 0  # during the last boundary
         self._busy = self._all_waited = self._hook = self._max_hook = self._max_gap = 0
         self._do: dict[type, Callable[[Any, int], None]] = {
             CopyOut: self._copy_out, TakeOver: self._take_over, Go: self._go, StopLoop: self._end_loop, Detach: self._leave,
-            Greeted: self._lay_out, Failed: self._fail,
+            Greeted: self._lay_out, Raise: self._raise,
         }  # fmt: skip
 
     # ------------------------------------------------------------------ what the training thread calls
@@ -59,12 +61,14 @@ class Boundary:
         """Wait until the agent says that training may begin (or that the run is over). Raises SkerryError."""
         while self._released < 0 and not self.over:
             self._wait()
-        self._state = Stepped
+        self.progress = self.memory.progress if self.memory else 0.0
+        self._state = Stepped(count=self.count, progress=self.progress)
         self._began = time.monotonic_ns()
         self._frozen = self._supervisor.frozen_ns(self._began)
 
     def cross(self, tokens: int, loss: float) -> None:
         """One step was made, on so many tokens."""
+        assert self.memory is not None and self.policy is not None
         began = time.monotonic_ns()
         frozen = self._supervisor.frozen_ns(began)
         gap = max(0, began - self._began - (frozen - self._frozen) - self._waited)
@@ -73,13 +77,19 @@ class Boundary:
         if self.count.steps >= 3:
             self._max_gap = max(self._max_gap, gap)
         self._publish(loss, gap)
+        self._state = Stepped(count=self.count, progress=self.progress)
         self._attach()
-        self._post(Stepped(count=self.count))
+        self._post(self._state)
+        if self._later:
+            later, self._later = self._later, []
+            for order in later:
+                self._obey(*order)
         self._carry_out()
-        self._channel.flush()
+        self._flush()
         self._waited = 0
         if self.policy.synchronous:
             self._wait_for_go()
+        self.progress = self.memory.progress
         ended = time.monotonic_ns()
         inside = max(0, ended - began - self._waited - (self._supervisor.frozen_ns(ended) - frozen))
         self._hook += inside
@@ -89,14 +99,14 @@ class Boundary:
     def finish(self, tokens: int, loss: float) -> None:
         """There will be no further step: carry out orders until the run is over. `tokens`: counted since the last step."""
         self.count = self.count._replace(tokens=self.count.tokens + tokens)
-        self._state = LoopLeft
+        self._state = LoopLeft(count=self.count)
         self._publish(loss)
         self._attach()
-        self._post(LoopLeft(count=self.count))
+        self._post(self._state)
         seen = time.monotonic()
         while not self.over and time.monotonic() - seen < _ABANDONED:
             self._wait()
-            if not self._channel.closed:
+            if self._channel is not None and not self._channel.closed:
                 seen = time.monotonic()
 
     def close(self) -> None:
@@ -118,13 +128,15 @@ class Boundary:
         if self._channel is not None:
             self._channel.close()
         self._channel = channel
+        self._later.clear()
         if self.memory is not None:
             self._share()
             if self._state is not None:
-                self._post(self._state(count=self.count))
+                self._post(self._state)
 
     def _share(self) -> None:
-        self._channel.post_file(Attached(count=self.count), self.memory.file)
+        assert self._channel is not None and self.memory is not None
+        self._channel.post_file(Attached(count=self.count, progress=self.progress), self.memory.file)
 
     def _lay_out(self, greeted: Greeted, _: int) -> None:
         """The policy is known: build what depends on it."""
@@ -133,32 +145,44 @@ class Boundary:
             self.policy = msgspec.json.decode(greeted.policy, type=Policy)
             policy = self.policy
             layout = build_layout(self._parameters.specs, policy.fragments, policy.fragmentation, policy.direct)
-            self._fragments = Fragments(self._parameters, layout)
+            self._fragments = Fragments(self._parameters, layout)  # from here on
             self.memory = IslandMemory.create(self._config.shm_dir, layout, policy.slots)
             self._share()
 
-    def _fail(self, failed: Failed, _: int) -> None:
-        kind = getattr(errors, failed.error)
-        code = {"code": failed.code} if failed.code else {}
-        raise kind(failed.message, remedy=failed.remedy, **code)
+    def _raise(self, order: Raise, _: int) -> None:
+        kind = getattr(errors, order.error)
+        code = {"code": order.code} if order.code else {}
+        raise kind(order.message, remedy=order.remedy, **code)
 
     # ------------------------------------------------------------------ orders
 
     def _carry_out(self) -> None:
+        assert self._channel is not None
         receive = self._channel.receive
         while (got := receive()) is not None:
-            self._do[type(got[0])](*got)
+            self._obey(*got)
+
+    def _obey(self, order: Message, slot: int) -> None:
+        """Now, or at the boundary that it is for."""
+        if isinstance(order, CopyOut | TakeOver) and order.at:
+            assert order.at >= self.count.steps, "an order for a boundary that is passed"
+            if order.at > self.count.steps:
+                self._later.append((order, slot))
+                return
+        self._do[type(order)](order, slot)
 
     def _copy_out(self, order: CopyOut, slot: int) -> None:
+        assert self.memory is not None
         self._fragments.copy_out(order.fragment, self.memory.out(slot, order.fragment))
         self._post(CopiedOut(fragment=order.fragment, step=order.step, count=self.count), slot)
 
     def _take_over(self, order: TakeOver, slot: int) -> None:
-        fragment, memory = order.fragment, self.memory
+        fragment, memory, policy = order.fragment, self.memory, self.policy
+        assert memory is not None and policy is not None
         if order.rule == "overwrite":
             self._fragments.overwrite(fragment, memory.value(slot, fragment))
         elif order.rule == "blend":
-            self._fragments.blend(fragment, memory.value(slot, fragment), self.policy.blend)
+            self._fragments.blend(fragment, memory.value(slot, fragment), policy.blend)
         else:  # carry, rebase: the agent has worked out the change
             self._fragments.add(fragment, memory.change(slot, fragment))
         memory.set_applied(slot, self.count)
@@ -174,7 +198,12 @@ class Boundary:
         self.done = self.over = True
 
     def _post(self, message: Stepped | LoopLeft | CopiedOut | Applied, slot: int = -1) -> None:
+        assert self._channel is not None
         self._channel.line_up(message, slot)
+
+    def _flush(self) -> None:
+        assert self._channel is not None
+        self._channel.flush()
 
     # ------------------------------------------------------------------ waiting, publishing
 
@@ -196,7 +225,7 @@ class Boundary:
         poll.poll(TICK * 1000)
         waited = self._unfrozen_ns() - before
         self._carry_out()
-        self._channel.flush()
+        self._flush()
         return waited
 
     def _unfrozen_ns(self) -> int:
@@ -204,5 +233,7 @@ class Boundary:
         return now - self._supervisor.frozen_ns(now)
 
     def _publish(self, loss: float, gap: int | None = None) -> None:
-        times = (self._all_waited, self._hook, self._max_hook, self._max_gap)
-        self.memory.publish(Pulse(*self.count, *(t // 1000 for t in times), loss), gap if gap is None else gap // 1000)
+        assert self.memory is not None
+        waited, hook, max_hook, max_gap = (t // 1000 for t in (self._all_waited, self._hook, self._max_hook, self._max_gap))
+        pulse = Pulse(*self.count, waited, hook, max_hook, max_gap, loss)
+        self.memory.publish(pulse, gap if gap is None else gap // 1000)

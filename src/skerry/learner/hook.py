@@ -77,8 +77,9 @@ class Learner:
 
     @property
     def progress(self) -> float:
-        """Share of the run's global budget that is done, 0 to 1: what learning rate schedules should follow."""
-        return self._boundary.memory.progress if self._boundary.memory else 0.0
+        """Share of the run's global budget that was done when this step began, 0 to 1: what learning rate schedules should
+        follow. It changes at step boundaries only."""
+        return self._boundary.progress
 
     @property
     def id(self) -> int:

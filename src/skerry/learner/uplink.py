@@ -10,19 +10,17 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
 
-from skerry.core.messages import Delivery, Join, Refused, Welcome
+from skerry.core.messages import Delivery, Refused, Welcome
 from skerry.core.policy import Policy
 from skerry.errors import RefusedError, SkerryError, UnreachableError
 from skerry.fabric.address import backoff
 from skerry.fabric.client import connect
 from skerry.fabric.handshake import Token, refused_error
 from skerry.fabric.link import Link
-from skerry.fabric.messages import LayoutText
 from skerry.learner.config import LearnerConfig
 from skerry.learner.notices import Notices
 
@@ -32,8 +30,9 @@ _STEADY = 10.0  # seconds: after a link that held so long the first attempt come
 class Owner(Protocol):
     """Whose link it is."""
 
-    over: bool
-    """No link is needed any more."""
+    @property
+    def over(self) -> bool:
+        """No link is needed any more."""
 
     def linked(self, policy: str, run_id: str) -> None:
         """There is a link; nothing was said on it yet."""
@@ -53,8 +52,11 @@ class Owner(Protocol):
     def abandon(self) -> None:
         """It never will be."""
 
-    def unwelcome(self, error: SkerryError) -> bool:
-        """The syncer will not have us, or our configuration does not let us ask. True to try on."""
+    def wants(self, message: Any) -> bool:
+        """Whether a body whose turn has come is to be sent still."""
+
+    def unwelcome(self, error: SkerryError) -> None:
+        """The syncer will not have us, or our configuration does not let us ask. Unless it is over now, we try on."""
 
     def meanwhile(self) -> str:
         """What the trainer does while there is no link."""
@@ -65,14 +67,12 @@ class Uplink:
 
     def __init__(self, config: LearnerConfig, policy: str, run_id: str, owner: Owner, notices: Notices) -> None:
         self.heartbeat = 1.0  # seconds, as the syncer wants it
-        self.welcomed = False  # on the present link
-        self.lost_at = time.monotonic()  # when there was last a link
         self._config = config
         self._policy, self._run_id = policy, run_id  # empty before the first link
         self._owner = owner
         self._notices = notices
         self._link: Link | None = None
-        self._bodies: asyncio.Queue[tuple[Any, memoryview, Callable[[], bool]]] = asyncio.Queue()
+        self._bodies: asyncio.Queue[tuple[Any, memoryview]] = asyncio.Queue()
 
     def __bool__(self) -> bool:
         return self._link is not None
@@ -89,7 +89,7 @@ class Uplink:
             except UnreachableError as error:
                 self._notices.keep_saying("link", f"{error}; {self._owner.meanwhile()}")
             except SkerryError as error:
-                self._refused(error)
+                self._owner.unwelcome(error)
             else:
                 began = time.monotonic()
                 await self._use(link)
@@ -97,19 +97,14 @@ class Uplink:
                     waits = backoff(random.Random())
             await asyncio.sleep(next(waits))
 
-    def join(self, join: Join, about: bytes) -> None:
-        """The first message on each link. `about`: the body of LayoutText."""
-        self._link.send(join)
-        self.send_body(LayoutText(hash=join.layout), memoryview(about))
-
     def send(self, message: Any) -> None:
         """Send, or drop if there is no link."""
         if self._link is not None:
             self._link.send(message)
 
-    def send_body(self, message: Any, body: memoryview, wanted: Callable[[], bool] = lambda: True) -> None:
-        """Send in turn, if it is still wanted by then."""
-        self._bodies.put_nowait((message, body, wanted))
+    def send_body(self, message: Any, body: memoryview) -> None:
+        """Send in turn, if it is still wanted by then; not at all if there is no link."""
+        self._bodies.put_nowait((message, body))
 
     def resume(self) -> None:
         """There is memory for deliveries again. Not at once: this may be said inside the link's own call."""
@@ -131,8 +126,8 @@ class Uplink:
         greeting = link.greeting
         if self._policy and not _same_policy(self._policy, greeting.policy):
             link.close()
-            self._refused(RefusedError(f"the syncer at {link.peer} has another policy than the run had", code="layout",
-                                       remedy="restart this learner"))  # fmt: skip
+            self._owner.unwelcome(RefusedError(f"the syncer at {link.peer} has another policy than the run had", code="layout",
+                                               remedy="restart this learner"))  # fmt: skip
         else:
             self._policy, self._run_id, self.heartbeat = greeting.policy, greeting.run, greeting.heartbeat
             self._link, self._bodies = link, asyncio.Queue()
@@ -146,26 +141,21 @@ class Uplink:
     async def _send_bodies(self, link: Link) -> None:
         bodies = self._bodies
         while True:
-            message, body, wanted = await bodies.get()
-            if wanted():
+            message, body = await bodies.get()
+            if self._owner.wants(message):
                 try:
                     await link.send_bulk(message, body)
                 except ConnectionError:
                     return
 
-    def _refused(self, error: SkerryError) -> None:
-        if self._owner.unwelcome(error):
-            self._notices.keep_saying("link", f"{error}; {self._owner.meanwhile()}")
-
     # ------------------------------------------------------------------ fabric.link.Handler
 
     def on_message(self, link: Link, message: Any) -> None:
         if isinstance(message, Refused):
-            self._refused(refused_error(message, f"the syncer at {link.peer}"))
+            self._owner.unwelcome(refused_error(message, f"the syncer at {link.peer}"))
             link.close()
             return
         if isinstance(message, Welcome):
-            self.welcomed = True
             self._notices.name = f"learner {message.learner}"
             self._notices.over("link", f"connected with the syncer at {link.peer}")
         self._owner.event(message)
@@ -181,7 +171,7 @@ class Uplink:
 
     def on_closed(self, link: Link, reason: str) -> None:
         if link is self._link:
-            self._link, self.welcomed, self.lost_at = None, False, time.monotonic()
+            self._link = None
             self._owner.unlinked()
             if not self._owner.over:
                 text = f"the link with the syncer at {link.peer} has ended ({reason}); {self._owner.meanwhile()}"

@@ -3,7 +3,7 @@
     room -> put -> screen -> add, or drop          close -> publish -> edition, returned
 
 Rules: a body is received straight into a buffer of the pool and known by its name from `put` on; the same name may come twice,
-over two links of one learner, and the copies are seen to in the order in which they came. Arithmetic is the worker's (worker.py),
+over two links of one learner, and the copies are seen to in the order in which they came. Arithmetic is the worker's,
 one job after the other in the order of asking. Everything else happens on the event loop's thread. Nobody else touches the
 tensors.
 """

@@ -1,11 +1,12 @@
 """One learner in virtual time: a trainer that steps, and the driver of its LearnerCore.
 
-    joining --Go--> stepping --boundary--> (waiting --Go-->) stepping ... --Done--> stopped
+    joining --Go--> stepping --boundary--> (waiting --Go-->) stepping ... --StopLoop--> stopped
 
 Rules: nothing is decided here; orders of the agent are carried out at step boundaries, or at once where the trainer stands
 (before its first step, while it waits in synchronous policies, when it has stopped). A step's arithmetic is done at its end,
 with the rate of its beginning: a trainer that is killed meanwhile costs nothing. Agent and trainer need no time of their own.
-A frozen agent's messages wait for it; a frozen trainer's step ends later by as long as it was frozen.
+A frozen agent's messages wait for it; a frozen trainer's step ends later by as long as it was frozen. What the trainer carried
+out stands in the memory that it shares with its agents, whether one heard of it or not.
 """
 
 from __future__ import annotations
@@ -14,62 +15,40 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from enum import Enum
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from skerry.codecs import get_codec
 from skerry.core.layout import Layout
 from skerry.core.learner import LearnerCore
-from skerry.core.memory import LearnerMemory
 from skerry.core.messages import (
-    Abstain,
     Applied,
+    Beat,
     Contribution,
     CopiedOut,
     CopyOut,
     Count,
-    Delivery,
-    Drop,
-    Encode,
-    FromLearner,
+    Detach,
     Go,
-    LearnerAction,
     LearnerEvent,
+    Linked,
     LoopLeft,
     ProvideInitial,
-    Received,
-    Report,
-    RunOver,
+    Reject,
     Stepped,
     StopLoop,
-    TakenOver,
     TakeOver,
-    TakeOverRule,
     ToLearner,
+    TrainerEnded,
     Warn,
-    Welcome,
 )
 from skerry.core.policy import Policy
+from skerry.drive.learner import LearnerDriver
 from skerry.world.hub import Body, Hub, Line
 from skerry.world.links import Link
 from skerry.world.queue import Queue
+from skerry.world.shared import Shared, Trainer, Uplink
 
 AGENT_RESTART_S = 1.0
-
-
-class Trainer(Protocol):
-    """A learner's tensors; one of these lives as long as its training process."""
-
-    def step(self, step: int, progress: float, since_start: int) -> int:
-        """Make the learner's step with that number (over all its lives); gives its tokens."""
-
-    def copy_out(self, fragment: int) -> Body:
-        """The parameters as they stand, in fp32; must not change later."""
-
-    def hand_over(self, fragment: int, copy: Body) -> Body:
-        """base - copy, in the upward codec."""
-
-    def take_over(self, fragment: int, rule: TakeOverRule, body: Body, copy: Body) -> None:
-        """Take a delivered body over by that rule; it becomes the base. `copy`: what was handed over, for rebase."""
 
 
 class State(Enum):
@@ -83,19 +62,14 @@ class State(Enum):
     STOPPED = "no more steps"
 
 
+_STEPPING, _BOUNDARY, _WAITING = State.STEPPING, State.BOUNDARY, State.WAITING  # an enum's own look-up is slow
 STANDING = (State.JOINING, State.WAITING, State.STOPPED)
 """Where orders are carried out at once. A tuple: it is asked often, and an enum's hash is slow."""
 
 
-class Hand(NamedTuple):
-    """A hand-over that may have to be sent again, and what rebase needs of it."""
-
-    body: Body
-    copy: Body
-
-
 class Island:
-    """One learner's place. `step_times`: seconds of its steps; `new_trainer`: the tensors of a new life."""
+    """One learner's place, and the Trainer of its driver. `step_times`: seconds of its steps; `new_trainer`: the tensors of a
+    new life."""
 
     def __init__(self, learner: int, queue: Queue, hub: Hub, policy: Policy, layout: Layout, link: Link,
                  step_times: Iterator[float], new_trainer: Callable[[int], Trainer]) -> None:  # fmt: skip
@@ -107,20 +81,14 @@ class Island:
         self.lives = 0
         self._queue, self._hub, self._policy, self._layout, self._link = queue, hub, policy, layout, link
         self._step_times, self._new_trainer = step_times, new_trainer
+        self._synchronous = policy.synchronous
         codec = get_codec(policy.codec_up)
         self._up_bytes = [codec.nbytes(size) for size in layout.sizes]
         self._beat_every = min(policy.silent_after, policy.sync_timeout) / 4
         self._line: Line | None = None
-        self._inbox: deque[tuple[LearnerEvent, Body]] = deque()
-        self._working = False
-        self._agent_up = False
+        self._agent_up = self._agent_frozen = False
+        self._hears = False  # up, and not frozen
         self._standing = False
-        self._do: dict[type, Callable[[Any], None]] = {
-            CopyOut: self._post, TakeOver: self._post, Encode: self._prepare, Contribution: self._contribute,
-            ProvideInitial: self._seed, Go: self._go,
-            StopLoop: self._finish, Drop: self._drop, Warn: lambda warning: None, RunOver: self._end, Report: self._say,
-            Abstain: self._say, Received: self._say, TakenOver: self._say,
-        }  # fmt: skip
 
     # ------------------------------------------------------------------ a life
 
@@ -130,10 +98,9 @@ class Island:
         self.lives += 1
         self.state = State.JOINING
         self._trainer = self._new_trainer(self.learner)
-        self._memory = LearnerMemory.empty(self._policy.fragments, self.learner)
+        self._shared = Shared(self._trainer, self._policy, self.learner)
         self._count = Count()
-        self._earlier = 0  # steps of the learner's earlier lives
-        self._progress = 0.0
+        self._rate = 0.0  # the progress that the step goes by
         self._done = False
         self._released = -1
         self._stood_since = self._queue.now
@@ -146,32 +113,34 @@ class Island:
     def _start_agent(self, life: int) -> None:
         if life != self.lives or self.state is State.DOWN:
             return
-        self._core = LearnerCore(self._policy, self._layout, self._memory, self._count, self._progress)
-        self._orders: deque[CopyOut | TakeOver] = deque()
-        self._hands: dict[int, Hand] = {}
-        self._values: dict[tuple[int, int], list[Body]] = {}  # of (fragment, version), not taken over yet
-        self._inbox.clear()
-        self._agent_up = True
-        if self._core.begun and self.state is State.JOINING:
-            self._go(Go(steps=0))
-        if self.state is not State.JOINING:
-            self._feed(Stepped(count=self._count))
-        if self._done:
+        self._orders: deque[tuple[CopyOut | TakeOver, Any]] = deque()
+        self._later: list[tuple[CopyOut | TakeOver, Any]] = []  # islands of many ranks: orders for a boundary to come
+        self._inbox: deque[tuple[LearnerEvent, Body]] = deque()  # of an agent that is frozen
+        self._line = line = Line(self._hub, self, self._link)
+        core = LearnerCore(self._policy, self._layout, self._shared.memory, self._count)
+        self._driver = LearnerDriver(core, self._shared, self, Uplink(line.say, self._send_body))
+        self._agent_up = self._hears = True
+        self._driver.begin(self._queue.now, Stepped(count=self._count, progress=self._rate))
+        if self.state is State.STOPPED:
             self._feed(LoopLeft(count=self._count))
-        self._line = Line(self._hub, self, self._link)
-        self._line.say(self._core.join())
-        self._queue.after(self._beat_every, self._beat, self._line)
+        self._feed(Linked())
+        if self.state in STANDING:
+            self._stand()
+        self._queue.after(self._beat_every, self._beat, line)
 
     def kill(self, part: str) -> bool:
         """Trainer and agent die (""), the trainer (its agent tells its last count) or the agent. False: there is none."""
         if self.state is State.DOWN or (part == "agent" and not self._agent_up):
             return False
         if part == "agent":
-            self._kill_agent()
+            self._agent_up = self._agent_frozen = self._hears = False
+            self._orders.clear()
+            self._later.clear()
+            self._unlink()
             self._queue.after(AGENT_RESTART_S, self._start_agent, self.lives)
             return True
-        if part == "trainer" and self._agent_up and self._core.joined:
-            self._say(self._core.leave(self._count, "the trainer has ended"))
+        if part == "trainer":
+            self._tell_end("the trainer has ended")
         self._go_down()
         return True
 
@@ -179,32 +148,26 @@ class Island:
         """Leave cleanly, for good."""
         if self.state is State.DOWN:
             return False
-        if self._agent_up and self._core.joined:
-            self._say(self._core.leave(self._count))
+        self._tell_end()
         self._go_down()
         return True
+
+    def _tell_end(self, reason: str = "") -> None:
+        if self._agent_up:
+            self._driver.feed(self._queue.now, TrainerEnded(count=self._count, reason=reason))
 
     def _go_down(self) -> None:
         if self.state in (State.JOINING, State.WAITING):
             self._stood()
         self.state = State.DOWN
         self.lives += 1  # whatever was asked for in this life is void
-        self._agent_up = False
+        self._agent_up = self._hears = False
         self._inbox.clear()
-        self._unlink()
-
-    def _kill_agent(self) -> None:
-        """What the trainer has carried out stands in the memory it shares with its agents: see to it before it goes."""
-        for event, _ in self._inbox:
-            if isinstance(event, Applied):
-                self._core.handle(event)
-        self._agent_up = self._agent_frozen = False
-        self._orders.clear()
         self._unlink()
 
     def _unlink(self) -> None:
         if self._line is not None:
-            self._line.close()
+            self._line.hang_up()
             self._line = None
 
     def freeze(self, part: str) -> bool:
@@ -214,7 +177,7 @@ class Island:
         if part != "agent" and self._frozen_at is None:
             self._frozen_at = self._queue.now
         if part != "trainer":
-            self._agent_frozen = True
+            self._agent_frozen, self._hears = True, False
         return True
 
     def thaw(self, part: str, life: int) -> None:
@@ -232,7 +195,11 @@ class Island:
                 self._stand()
         if part != "trainer":
             self._agent_frozen = False
-            self._work()
+            self._hears = self._agent_up
+            while self._hears and self._inbox:
+                self._feed(*self._inbox.popleft())
+            if self.state in STANDING:
+                self._stand()
 
     # ------------------------------------------------------------------ the trainer
 
@@ -241,13 +208,15 @@ class Island:
         if self._done:
             self.state = State.STOPPED
             self._feed(LoopLeft(count=self._count))
-        elif self._policy.synchronous and self._released < self._count.steps:
-            self.state = State.WAITING
+        elif self._synchronous and self._released < self._count.steps:
+            self.state = _WAITING
             self._stood_since = self._queue.now
         else:
-            self.state = State.STEPPING
-            self._seconds = next(self._step_times) / math.prod(self.slowed)
-            self._rate = self._progress
+            self.state = _STEPPING
+            self._seconds = next(self._step_times)
+            if self.slowed:
+                self._seconds /= math.prod(self.slowed)
+            self._rate = self._shared.progress
             self._queue.after(self._seconds, self._boundary, self.lives, self._seconds)
             return
         self._stand()
@@ -264,13 +233,15 @@ class Island:
             self._queue.after(shift, self._boundary, life, seconds)
             return
         steps, tokens, busy = self._count
-        tokens += self._trainer.step(self._earlier + steps, self._rate, steps)
+        tokens += self._trainer.step(self._shared.earlier + steps, self._rate, steps)
         self._count = Count(steps + 1, tokens, busy + round(seconds * 1e6))
-        self.state = State.BOUNDARY
+        self.state = _BOUNDARY
+        if self._later:
+            self._take_up_later()
         ready = len(self._orders)  # what the agent orders from now on is for the next boundary
-        self._feed(Stepped(count=self._count))
+        self._feed(Stepped(count=self._count, progress=self._rate))
         for _ in range(ready):
-            self._carry_out(self._orders.popleft())
+            self._carry_out(*self._orders.popleft())
         self._proceed()
 
     def _stand(self) -> None:
@@ -280,10 +251,10 @@ class Island:
         self._standing = True
         while self.state in STANDING and self._frozen_at is None:
             if self._orders:
-                self._carry_out(self._orders.popleft())
+                self._carry_out(*self._orders.popleft())
             elif self.state is not State.STOPPED and (self._done or self._released >= self._count.steps):
                 self._stood()
-                self.state = State.BOUNDARY
+                self.state = _BOUNDARY
                 self._proceed()
             else:
                 break
@@ -294,18 +265,56 @@ class Island:
         self.waited += seconds
         self.loaded += seconds if self.state is State.JOINING else 0.0
 
-    def _carry_out(self, order: CopyOut | TakeOver) -> None:
+    def _carry_out(self, order: CopyOut | TakeOver, ready: Any) -> None:
         p = order.fragment
         if isinstance(order, CopyOut):
             self._feed(CopiedOut(fragment=p, step=order.step, count=self._count), self._trainer.copy_out(p))
-            return
-        versions = self._values[p, order.version]
-        body = versions.pop(0)
-        if not versions:
-            del self._values[p, order.version]
-        hand = self._hands.pop(p, None)
-        self._trainer.take_over(p, order.rule, body, hand.copy if hand else None)
-        self._feed(Applied(fragment=p, version=order.version, count=self._count))
+        else:
+            self._trainer.take_over(p, order.rule, *ready)
+            self._shared.marks[p] = self._count
+            self._feed(Applied(fragment=p, version=order.version, count=self._count))
+
+    # ------------------------------------------------------------------ drive.learner.Trainer
+
+    def copy_out(self, order: CopyOut) -> None:
+        """At the next boundary."""
+        self._post(order, None)
+
+    def take_over(self, order: TakeOver, ready: tuple[Body, Body]) -> None:
+        """At the next boundary."""
+        self._post(order, ready)
+
+    def _post(self, order: CopyOut | TakeOver, ready: Any) -> None:
+        if order.at > self._count.steps:
+            self._later.append((order, ready))
+        else:
+            assert order.at in (0, self._count.steps), "an order for a boundary that is passed"
+            self._orders.append((order, ready))
+
+    def _take_up_later(self) -> None:
+        """Orders that are for the boundary that has come."""
+        at = self._count.steps
+        self._orders.extend(each for each in self._later if each[0].at == at)
+        self._later = [each for each in self._later if each[0].at > at]
+
+    def go(self, order: Go) -> None:
+        """A trainer that waits goes on when the event is done with."""
+        self._released = order.steps
+
+    def stop_loop(self, order: StopLoop) -> None:
+        """At the next boundary."""
+        self._done = True
+
+    def detach(self, order: Detach) -> None:
+        """Trainer and agent end."""
+        self._go_down()
+
+    def reject(self, action: Reject) -> None:
+        """The trainer ends with an error."""
+        self._go_down()
+
+    def warn(self, action: Warn) -> None:
+        """Nobody reads it."""
 
     # ------------------------------------------------------------------ the agent
 
@@ -313,65 +322,24 @@ class Island:
         """A message from the syncer."""
         if line is self._line:
             self._feed(message, body)
+            if self.state is not _STEPPING and self.state in STANDING:
+                self._stand()
 
-    def _feed(self, event: LearnerEvent, extra: Body = None) -> None:
-        if self._agent_up:
-            self._inbox.append((event, extra))
-            if not self._working and not self._agent_frozen:
-                self._work()
+    def _feed(self, event: LearnerEvent, came: Body = None) -> None:
+        if self._hears:
+            self._driver.feed(self._queue.now, event, came)
+        elif self._agent_up:
+            self._inbox.append((event, came))
 
-    def _work(self) -> None:
-        """One event after the other: what the trainer does at once on an order is heard when the order's event is done."""
-        self._working = True
-        while self._inbox and not self._agent_frozen:
-            event, self._extra = self._inbox.popleft()
-            if type(event) is Delivery:
-                self._values.setdefault((event.fragment, event.version), []).append(self._extra)
-            for action in self._core.handle(event):
-                self._do[type(action)](action)
-            if type(event) is Welcome:
-                self._earlier = event.first_step - self._memory.origin.steps
-            self._progress = self._core.progress
-        self._working = False
-        if self.state in STANDING:
-            self._stand()
-
-    def _say(self, message: FromLearner) -> None:
-        if self._line is not None:
-            self._line.say(message)
-
-    def _post(self, order: CopyOut | TakeOver) -> None:
-        self._orders.append(order)
-
-    def _prepare(self, action: Encode) -> None:
-        p = action.fragment
-        self._hands[p] = Hand(self._trainer.hand_over(p, self._extra), self._extra)
-
-    def _contribute(self, message: Contribution) -> None:
+    def _send_body(self, message: Contribution | ProvideInitial, body: Body) -> None:
+        assert self._line is not None
         p = message.fragment
-        if self._core.joined and self._line is not None:
-            self._line.send(message, self._hands[p].body, self._up_bytes[p])
-
-    def _seed(self, message: ProvideInitial) -> None:
-        if self._line is not None:
-            self._line.send(message, self._extra, 4 * self._layout.sizes[message.fragment])
-
-    def _go(self, order: Go) -> None:
-        self._released = order.steps
-
-    def _finish(self, order: StopLoop) -> None:
-        self._done = True
-
-    def _drop(self, action: Drop) -> None:
-        self._values[action.fragment, action.version].pop(0)
-
-    def _end(self, action: LearnerAction) -> None:
-        self._go_down()
+        nbytes = self._up_bytes[p] if type(message) is Contribution else 4 * self._layout.sizes[p]
+        self._line.send(message, body, nbytes)
 
     def _beat(self, line: Line) -> None:
         """The heartbeat, if nothing else was said, as long as this is the agent's line."""
         if line is self._line:
-            silent = self._queue.now - line.said_at >= self._beat_every
-            if silent and self._core.joined and not self._agent_frozen:
-                line.say(self._core.report())
+            if self._hears and self._queue.now - line.said_at >= self._beat_every:
+                self._feed(Beat())
             self._queue.after(self._beat_every, self._beat, line)

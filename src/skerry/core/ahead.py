@@ -1,4 +1,4 @@
-"""What a learner has under way for its fragments: hand-overs, take-overs, and which it hands over ahead of the question.
+"""Which fragments a learner hands over ahead of the question, and when.
 
 A learner whose steps are long must finish the one that it is in before it can answer a question, and by then the round may be
 over: without jitter for the same fragments for ever. So whoever came too late for a fragment looks ahead. Questions for a
@@ -11,62 +11,41 @@ Rules: only who was too late once, or had no room, looks ahead. It may err: what
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
 
-from skerry.core.messages import Contribution, Count, Delivery, TakeOverRule
-
-SEED_STEP = -1  # the step of a CopyOut whose copy is the run's first model
-AHEAD = -2  # and of one that no question has asked for yet
-
-
-@dataclass
-class Hand:
-    """A fragment on its way up: ordered (until None), copied out (message None: not asked for yet), or handed over."""
-
-    step: int  # of the question; AHEAD until there is one
-    order: int  # the step that the CopyOut bears
-    until: Count | None = None
-    message: Contribution | None = None
-
-
-@dataclass
-class Order:
-    """A take-over that the trainer was told. `void`: its generation is closed, its end means nothing any more."""
-
-    delivery: Delivery
-    rule: TakeOverRule
-    until: Count | None  # rebase: counters at the hand-over
-    void: bool = False
+_NEVER = sys.maxsize
 
 
 class Ahead:
     """When which fragments were asked for, in own steps, and for which of them the learner came too late."""
 
     def __init__(self) -> None:
+        self.soonest = _NEVER  # nothing is due before
         self._asked: dict[int, int] = {}  # fragment -> own steps at the last question
         self._expected: dict[int, int] = {}  # and at the next one
         self._late: set[int] = set()
-        self._soonest = 0  # nothing is due before
 
     def asked(self, fragment: int, steps: int) -> None:
         """A question, after so many own steps."""
         last = self._asked.get(fragment, steps)
         self._asked[fragment] = steps
-        self._expected.pop(fragment, None)
         if steps > last:
             self._expected[fragment] = 2 * steps - last
-            self._soonest = min(self._soonest, self._expected[fragment])
+            if fragment in self._late:
+                self.soonest = min(self.soonest, 2 * steps - last)
+        else:
+            self._expected.pop(fragment, None)
 
     def late(self, fragment: int) -> None:
         """The hand-over came too late for its round."""
         self._late.add(fragment)
-        self._soonest = 0
+        self.soonest = 0
 
     def due(self, steps: int) -> list[int]:
         """What has to be copied out at the boundary after so many steps, as its question may come before the next one; those
         whose question is expected first, first."""
-        if steps < self._soonest:
+        if steps < self.soonest:
             return []
         waiting = sorted((self._expected[p], p) for p in self._late if p in self._expected)
-        self._soonest = waiting[0][0] if waiting else steps + 1
+        self.soonest = waiting[0][0] if waiting else _NEVER
         return [fragment for at, fragment in waiting if at <= steps]

@@ -1,0 +1,350 @@
+"""One fragment at a learner: what is under way for it, as data.
+
+TABLE says how its state may change, and nothing else changes it; docs/states.md is made from it. What does not depend on the
+state, or outlives it, stands in fields: a value that waits, a refusal, the last round's question.
+
+Rules: at most one hand-over of a fragment is open, and at most one order is with the trainer; a delivery that does not settle
+the hand-over waits for its answer. Whether a delivery includes the learner's work is said by its `merged` count alone, so the
+rule survives lost messages and a lost agent. After a new generation has begun, an order of the old one is void: deliveries
+wait until its end is heard. What one's own trainer says and the table does not list is our own mistake, and an AssertionError;
+what the network says and the table does not list is old news, and changes nothing. Orders are for the next boundary (`at` 0):
+an island has one rank.
+"""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+
+from skerry.core.ahead import Ahead
+from skerry.core.memory import LearnerMemory
+from skerry.core.messages import (
+    Abstain,
+    Applied,
+    Contribution,
+    CopiedOut,
+    CopyOut,
+    Count,
+    Delivery,
+    Drop,
+    Encode,
+    Forget,
+    LearnerAction,
+    Outcome,
+    Received,
+    Recovered,
+    TakeOver,
+    TakeOverRule,
+)
+from skerry.core.policy import Policy
+
+INITIAL = -1  # the step of a CopyOut whose copy is the run's first model
+UNASKED = -2  # and of one that no question has asked for yet
+AT_ONCE = sys.maxsize  # the pace of a learner that takes over whatever lies ready
+
+
+class State(Enum):
+    """What is under way."""
+
+    NO_BASE = "no value was taken over in this generation"
+    IDLE = "there is a base, and nothing is under way"
+    COPYING = "the trainer is to copy it out"
+    AHEAD = "it is copied out, and nobody has asked for it yet"
+    HANDED = "it is handed over, and not answered yet"
+    ORDERED = "the trainer is to take a value over"
+    VOID = "no base; the trainer still has an order of an earlier generation"
+
+    __hash__ = object.__hash__  # it is looked up with every event, and an enum's own hash is slow
+
+
+class Input(Enum):
+    """What changes the state."""
+
+    ASKED = "an Ask that a copy made at the next boundary, or ahead, answers"
+    AFRESH = "an Ask that no copy made ahead answers: the last round's, or more than tau steps after it"
+    DUE = "a copy falls due: ahead of the question, or (synchronous) by the step itself"
+    DELIVERED = "a Delivery that may be taken over"
+    ANSWERED = "a Verdict late, stale or refused, or the Cancel, of its question"
+    ANEW = "a Welcome to another generation"
+    COPIED = "CopiedOut"
+    NOTHING = "CopiedOut, and nothing was done since the base"
+    APPLIED = "Applied"
+    RECOVERED = "Recovered"
+
+    __hash__ = object.__hash__
+
+
+TRAINERS = frozenset({Input.COPIED, Input.NOTHING, Input.APPLIED, Input.RECOVERED})
+"""What comes from one's own trainer and agent."""
+
+TABLE: dict[State, dict[Input, State]] = {
+    State.NO_BASE: {Input.DELIVERED: State.ORDERED, Input.ANEW: State.NO_BASE, Input.RECOVERED: State.IDLE},
+    State.IDLE: {Input.ASKED: State.COPYING, Input.AFRESH: State.COPYING, Input.DUE: State.COPYING,
+                 Input.DELIVERED: State.ORDERED, Input.ANEW: State.NO_BASE, Input.RECOVERED: State.IDLE},
+    State.COPYING: {Input.ASKED: State.COPYING,  # made ahead: now it is for a question
+                    Input.ANEW: State.VOID, Input.NOTHING: State.IDLE,
+                    Input.COPIED: State.AHEAD},  # and, if there is a question, ASKED at once
+    State.AHEAD: {Input.ASKED: State.HANDED, Input.AFRESH: State.COPYING, Input.DELIVERED: State.ORDERED,
+                  Input.ANEW: State.NO_BASE},
+    State.HANDED: {Input.ANSWERED: State.IDLE, Input.DELIVERED: State.ORDERED, Input.ANEW: State.NO_BASE},
+    State.ORDERED: {Input.APPLIED: State.IDLE, Input.ANEW: State.VOID},
+    State.VOID: {Input.COPIED: State.NO_BASE, Input.NOTHING: State.NO_BASE, Input.APPLIED: State.NO_BASE,
+                 Input.ANEW: State.VOID},
+}  # fmt: skip
+
+
+class Tally:
+    """What a learner's fragments count together: how many are in which state, and the copies that were ordered."""
+
+    def __init__(self) -> None:
+        self.of = dict.fromkeys(State, 0)
+        self.copies = 0
+
+
+class Fragment:
+    """One fragment's business. Its base and its settled counters stand in the learner's memory. `pace` in its methods: the
+    learner's clock if values are taken over at their step (synchronous policies), else AT_ONCE."""
+
+    def __init__(self, index: int, policy: Policy, memory: LearnerMemory, tally: Tally, ahead: Ahead) -> None:
+        self.index = index
+        self.state = State.IDLE if memory.base[index] >= 0 else State.NO_BASE
+        self.question = UNASKED  # the step of the question that is being answered
+        self.until: Count | None = None  # the counters of what is copied out
+        self.message: Contribution | None = None  # what is handed over
+        self.turn = 0  # of its copy, among all fragments'
+        self.delivery: Delivery | None = None  # a value that waits
+        self.taken_step = -1  # the round's step of the value that is the base
+        self._order: CopyOut | TakeOver | None = None  # what the trainer was told last
+        self._refused = False  # the work since the base must be overwritten
+        self._last = -1  # the last round's question, as long as it waits for the present business to end
+        self._last_heard = -1  # and when it was heard already
+        self._abstained = -1  # the question that was abstained from last
+        self._policy, self._memory, self._tally, self._ahead = policy, memory, tally, ahead
+        tally.of[self.state] += 1
+
+    def _moved(self, given: Input) -> bool:
+        """Go on into the state that the table names; False: old news."""
+        after = TABLE[self.state].get(given)
+        if after is None:
+            assert given not in TRAINERS, f"fragment {self.index}: {given.value!r} while {self.state.value!r}"
+            return False
+        counts = self._tally.of
+        counts[self.state] -= 1
+        counts[after] += 1
+        self.state = after
+        return True
+
+    # ------------------------------------------------------------------ hand-over
+
+    def asked(self, step: int, count: Count, room: bool) -> list[LearnerAction]:
+        """A question of a round. `count`: the trainer's raw counters; `room`: there is some for another copy."""
+        if step == self.question:
+            return []
+        self._ahead.asked(self.index, count.steps)
+        state, given = self.state, Input.ASKED
+        if state is State.AHEAD and self._too_old(count):
+            given = Input.AFRESH
+        if given not in TABLE[state] or (state is State.COPYING and self.question != UNASKED):
+            return [self.abstain(step)]
+        if state is State.IDLE or given is Input.AFRESH:
+            if room:
+                return self.copy_out(given, step)
+            self._ahead.late(self.index)
+            return [self.abstain(step)]
+        self.question = step
+        if state is State.AHEAD:
+            return [self._hand_in()]
+        self._moved(given)
+        return []
+
+    def asked_last(self, step: int, pace: int) -> list[LearnerAction]:
+        """The last round's question: answered when nothing else is under way. Heard again, it changes nothing, but the word
+        that there is nothing may have been lost with its link."""
+        if step == self._last_heard:
+            return [self.abstain(step)] if step == self._abstained else []
+        self._last_heard = self._last = step
+        return self.settle([], pace)
+
+    def _too_old(self, count: Count) -> bool:
+        """It was copied out for a question that came much later: what was done since would be lost."""
+        assert self.until is not None
+        return count.steps - self._memory.origin.steps - self.until.steps > self._policy.overlap
+
+    def copy_out(self, why: Input, step: int) -> list[LearnerAction]:
+        """Order a copy for the question of that step, UNASKED for one that is still to come."""
+        out = self._forget([])
+        self._moved(why)
+        self._tally.copies = self.turn = self._tally.copies + 1
+        self.question = step
+        self._order = order = CopyOut(fragment=self.index, step=step)
+        out.append(order)
+        return out
+
+    def copied(self, event: CopiedOut, pace: int) -> list[LearnerAction]:
+        """The trainer has copied it out."""
+        p, memory = self.index, self._memory
+        out: list[LearnerAction] = []
+        void, until = self.state is State.VOID, event.count.minus(memory.origin)
+        nothing = until.tokens <= memory.settled[p].tokens
+        self._moved(Input.NOTHING if nothing else Input.COPIED)
+        if void:
+            return self.settle(out, pace)
+        assert isinstance(self._order, CopyOut) and self._order.step == event.step, "it was told to copy out for another step"
+        if nothing:
+            step, self.question = self.question, UNASKED
+            if step != UNASKED:
+                out.append(self.abstain(step))
+        else:
+            self.until = until
+            out.append(Encode(fragment=p, until=until))
+            if self.question != UNASKED:
+                out.append(self._hand_in())
+        return self.settle(out, pace)
+
+    def _hand_in(self) -> Contribution:
+        self._moved(Input.ASKED)
+        p, memory = self.index, self._memory
+        assert self.until is not None
+        self.message = Contribution(learner=memory.learner, generation=memory.generation, fragment=p, step=self.question,
+                                    base=memory.base[p], since=memory.settled[p], until=self.until)  # fmt: skip
+        return self.message
+
+    def abstain(self, step: int) -> Abstain:
+        """There is nothing for that round."""
+        self._abstained = step
+        return Abstain(learner=self._memory.learner, generation=self._memory.generation, fragment=self.index, step=step)
+
+    def answered(self, step: int, verdict: Outcome | None, pace: int) -> list[LearnerAction]:
+        """What was handed over for that step is not in a version and will not be; no verdict: the round was cancelled."""
+        if step != self.question or not self._moved(Input.ANSWERED):
+            return []
+        if verdict == "refused":
+            self._refused = True
+        elif verdict == "late":
+            self._ahead.late(self.index)
+        return self.settle(self._forget([]), pace)
+
+    def _forget(self, out: list[LearnerAction]) -> list[LearnerAction]:
+        """The hand-over, if there is one, is over without a take-over."""
+        if self.until is not None:
+            out.append(Forget(fragment=self.index))
+        self._end_hand_over()
+        return out
+
+    def _end_hand_over(self) -> None:
+        self.question, self.until, self.message = UNASKED, None, None
+
+    # ------------------------------------------------------------------ take-over
+
+    def delivered(self, event: Delivery, pace: int) -> list[LearnerAction]:
+        """A value has come."""
+        p, held, memory = self.index, self.delivery, self._memory
+        newest = memory.base[p]
+        if self._refused and event.version == newest:
+            newest -= 1  # the same one once more, to be rid of what was refused
+        if self.state is State.ORDERED:
+            assert isinstance(self._order, TakeOver)
+            newest = max(newest, self._order.version)
+        if event.version <= newest or (held is not None and event.version <= held.version):
+            return [Drop(fragment=p, version=event.version)]
+        out: list[LearnerAction] = []
+        if held is not None:
+            out.append(Drop(fragment=p, version=held.version))
+        self.delivery = event
+        out.append(Received(learner=memory.learner, generation=memory.generation, fragment=p, version=event.version))
+        return self.settle(out, pace)
+
+    def settle(self, out: list[LearnerAction], pace: int) -> list[LearnerAction]:
+        """Add what can be done now, until nothing follows: what waits may be taken over, the last question answered."""
+        while self._follows(out, pace):
+            pass
+        return out
+
+    def _follows(self, out: list[LearnerAction], pace: int) -> bool:
+        if self.delivery is not None:
+            return self._take_over(self.delivery, out, pace)
+        if self._last < 0 or (self.state is not State.NO_BASE and Input.AFRESH not in TABLE[self.state]):
+            return False
+        step, self._last = self._last, -1
+        out += [self.abstain(step)] if self.state is State.NO_BASE else self.copy_out(Input.AFRESH, step)
+        return True
+
+    def _take_over(self, delivery: Delivery, out: list[LearnerAction], pace: int) -> bool:
+        p = self.index
+        if Input.DELIVERED not in TABLE[self.state] or not (pace == AT_ONCE or self._due(delivery, pace)):
+            return False
+        included = delivery.merged > self._memory.settled[p].tokens
+        if self.state is State.HANDED and delivery.step < self.question:
+            if included:
+                return False
+            # An older round's value, as they come in heaps after a freeze: it must not take the memory that the value
+            # with the hand-over in it will need.
+            self.delivery = None
+            out.append(Drop(fragment=p, version=delivery.version))
+            return True
+        if self.state is State.HANDED and not included:
+            self._ahead.late(p)
+        until, rule = self.until, self.rule(delivery, included)
+        self._moved(Input.DELIVERED)
+        self._end_hand_over()
+        self.delivery = None
+        self._order = order = TakeOver(fragment=p, version=delivery.version, rule=rule, included=included, step=delivery.step,
+                                       until=until if rule == "rebase" else None)  # fmt: skip
+        out.append(order)
+        return True
+
+    def _due(self, delivery: Delivery, pace: int) -> bool:
+        """In synchronous policies values are taken over tau steps after their hand-over, not when they happen to arrive;
+        at once by a learner that has fallen behind, or that has none."""
+        handed = delivery.step if self.question == UNASKED else min(self.question, delivery.step)
+        return pace >= handed + self._policy.overlap or delivery.step > pace or self._memory.base[self.index] < 0
+
+    def rule(self, delivery: Delivery, included: bool) -> TakeOverRule:
+        """How the value is taken over."""
+        if self._refused or self._memory.base[self.index] < 0:
+            return "overwrite"
+        if not included:
+            return self._policy.on_excluded
+        if self._policy.on_included == "rebase" and (self.until is None or self.until.tokens != delivery.merged):
+            return "overwrite"  # the copy that was handed over is gone with an earlier agent
+        return self._policy.on_included
+
+    def applied(self, event: Applied) -> TakeOver | None:
+        """The trainer has taken a value over: by this order; None: that means nothing any more. `settle` is to follow."""
+        void, order = self.state is State.VOID, self._order
+        self._moved(Input.APPLIED)
+        if void:
+            return None
+        assert isinstance(order, TakeOver) and order.version == event.version, "it was told to take over another version"
+        self._refused = False
+        self.set_down(order, event.count)
+        return order
+
+    def recovered(self, event: Recovered) -> None:
+        """An earlier agent's order was carried out."""
+        self._moved(Input.RECOVERED)
+        self.set_down(event, event.count)
+
+    def set_down(self, order: TakeOver | Recovered, count: Count) -> None:
+        """In the memory, that the order was carried out at the boundary with these raw counters."""
+        p, memory = self.index, self._memory
+        memory.base[p] = order.version
+        if order.rule == "rebase":
+            assert order.until is not None
+            memory.settled[p] = order.until
+        elif order.rule != "carry":
+            memory.settled[p] = count.minus(memory.origin)
+        self.taken_step = order.step
+
+    # ------------------------------------------------------------------ generations
+
+    def begin_anew(self) -> list[LearnerAction]:
+        """A new generation: nothing of what was under way means anything any more, and there is no base."""
+        out = self._forget([])
+        self._moved(Input.ANEW)
+        self._memory.base[self.index], self._memory.settled[self.index] = -1, Count()
+        if self.delivery is not None:
+            out.append(Drop(fragment=self.index, version=self.delivery.version))
+        self.delivery, self._refused = None, False
+        self._last = self._last_heard = self._abstained = -1
+        return out

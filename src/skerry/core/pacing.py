@@ -1,0 +1,73 @@
+"""The pace of a synchronous policy: when a learner hands over by itself, takes over, and may leave a boundary.
+
+Rules: at step s = t_p (mod H) the fragment is handed over without being asked for; its value is taken over at s + tau, and that
+boundary is left when it was, or when the round came to nothing. At the end nobody waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from skerry.core.fragment import AT_ONCE, Fragment, Input, State, Tally
+from skerry.core.messages import Go, LearnerAction
+from skerry.core.policy import Policy
+
+
+class Pacing:
+    """Of a learner's fragments. `over`: the run's budget is reached."""
+
+    def __init__(self, policy: Policy, fragments: Sequence[Fragment], tally: Tally) -> None:
+        self.over = False
+        self.boundary: int | None = None  # own steps: there the trainer waits for Go
+        self._fragments, self._tally = fragments, tally
+        self._interval, self._overlap = policy.interval, policy.overlap
+        self._waiting: dict[int, Fragment] = {}  # whose value waits for its step, in order of arrival
+        self._at: dict[int, list[Fragment]] = {}  # by t_p
+        for fragment in fragments:
+            self._at.setdefault(policy.offset(fragment.index), []).append(fragment)
+
+    def pace(self, clock: int) -> int:
+        """What the fragments go by."""
+        return AT_ONCE if self.over else clock
+
+    def _scheduled(self, clock: int) -> Sequence[Fragment]:
+        return () if self.over else self._at.get(clock % self._interval, ())
+
+    def hand_over(self, clock: int, out: list[LearnerAction]) -> None:
+        """What this step asks for."""
+        for fragment in self._scheduled(clock):
+            if fragment.state is not State.IDLE or fragment.taken_step >= clock:
+                out.append(fragment.abstain(clock))
+            else:
+                out += fragment.copy_out(Input.DUE, clock)
+
+    def pass_over(self, old: int, clock: int, out: list[LearnerAction]) -> None:
+        """The clock has jumped: nobody shall wait for the steps between."""
+        for step in range(old + 1, clock + 1):
+            out.extend(fragment.abstain(step) for fragment in self._scheduled(step))
+
+    def delivered(self, fragment: Fragment) -> None:
+        """Its value waits."""
+        self._waiting.setdefault(fragment.index, fragment)
+
+    def take_over(self, clock: int, out: list[LearnerAction]) -> None:
+        """Whatever need not wait any more."""
+        pace = self.pace(clock)
+        for p, fragment in list(self._waiting.items()):
+            if fragment.delivery is not None:
+                fragment.settle(out, pace)
+            if fragment.delivery is None:
+                del self._waiting[p]
+
+    def let_go(self, clock: int, out: list[LearnerAction]) -> None:
+        """Let the trainer leave the boundary, if nothing holds it there."""
+        if self.boundary is not None and (self.over or not self._held(clock)):
+            out.append(Go(steps=self.boundary))
+            self.boundary = None
+
+    def _held(self, clock: int) -> bool:
+        counts = self._tally.of
+        if counts[State.COPYING] or counts[State.ORDERED] or counts[State.VOID]:
+            return True
+        due = clock - self._overlap
+        return counts[State.HANDED] > 0 and any(f.state is State.HANDED and f.question <= due for f in self._fragments)

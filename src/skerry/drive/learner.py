@@ -1,0 +1,278 @@
+"""LearnerDriver: whoever has a LearnerCore drives it through this: the agent's process, virtual islands, tests.
+
+    events, each with what came with it --> LearnerDriver --> Trainer: orders, and what its user is told
+                                             |     |    '---> Uplink: messages and bodies for the syncer
+                                        LearnerCore '-------> Holdings: values, copies, bodies; what outlives the agent
+
+Rules:
+- Nothing is decided here, and nowhere else are the core's actions told apart.
+- One event after the other: what is fed from within an action is heard when the event in hand is done with.
+- What must outlive the agent is committed before anything that follows from it leaves: the core's memory after every event,
+  and an order to take over, as a Redo, before the trainer hears of it.
+- Of a fragment at most one order to take over is under way. Its Redo stands until the trainer's Applied has been heard; then
+  the base follows first, and one commit makes it true.
+- A new agent's driver completes the orders that the trainer carried out while nobody heard of it (`begin`); the others were
+  never begun and never will be.
+
+Time is an argument. What is under way between processes, over links and under faults is the caller's.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+from skerry.core.learner import LearnerCore
+from skerry.core.memory import LearnerMemory
+from skerry.core.messages import (
+    Abstain,
+    Applied,
+    Contribution,
+    CopiedOut,
+    CopyOut,
+    Count,
+    Delivery,
+    Detach,
+    Drop,
+    Encode,
+    Forget,
+    FromLearner,
+    Go,
+    Join,
+    LearnerAction,
+    LearnerEvent,
+    Leave,
+    ProvideInitial,
+    Received,
+    Recovered,
+    Reject,
+    Report,
+    Stepped,
+    StopLoop,
+    TakenOver,
+    TakeOver,
+    Warn,
+    Welcome,
+)
+
+Value: TypeAlias = Any
+"""A delivered version of a fragment, as the Holdings keep it: a slot's number, an array, a dict."""
+Copy: TypeAlias = Any
+"""A fragment's parameters as the trainer copied them out: likewise."""
+Body: TypeAlias = Any
+"""What goes up with a Contribution or a ProvideInitial."""
+Ready: TypeAlias = Any
+"""What the trainer needs beside an order to take over."""
+
+
+class Redo(NamedTuple):
+    """An order to take over that the trainer may have carried out, and nobody has heard of it yet."""
+
+    order: TakeOver
+    value: Value
+    generation: int
+
+
+class Hand(NamedTuple):
+    """A fragment's encoded hand-over. `kept`: what rebase will need of the copy."""
+
+    until: Count
+    body: Body
+    kept: Copy
+
+
+class Holdings(Protocol):
+    """What is done to values, copies and bodies on the learner's side, and what outlives an agent."""
+
+    def encode(self, fragment: int, copy: Copy, /) -> tuple[Body, Copy]:
+        """The body of a contribution: base - copy, in the upward codec; and what rebase will need of the copy."""
+
+    def initial(self, fragment: int, copy: Copy, /) -> Body:
+        """The body of the run's first value: the copy in fp32."""
+
+    def free_copy(self, copy: Copy, /) -> None:
+        """What came with a CopiedOut is needed no more."""
+
+    def prepare(self, order: TakeOver, value: Value, kept: Copy, /) -> Ready:
+        """Make ready what the order needs; nothing of this order is marked as applied. `kept`: from `encode`, for rebase."""
+
+    def follow(self, fragment: int, value: Value, /) -> None:
+        """The trainer took the value over: it becomes the base."""
+
+    def free(self, value: Value, /) -> None:
+        """A value is needed no more."""
+
+    def commit(self, memory: LearnerMemory, redos: Mapping[int, Redo], progress: float, /) -> None:
+        """Make these outlive the agent, all or nothing; and let the trainer see how far the run is (never less than before)."""
+
+    def redos(self) -> Iterable[Redo]:
+        """As an earlier agent committed them."""
+
+    def applied(self, redo: Redo, /) -> Count | None:
+        """At which counters the trainer carried that order out; None if it never did."""
+
+    def introduce(self, learner: int, generation: int, first_step: int, /) -> None:
+        """Tell the trainer who it is, and how many steps the learner made before this trainer's first."""
+
+
+class Trainer(Protocol):
+    """Who is given orders. It carries them out later, and never within these calls."""
+
+    def copy_out(self, order: CopyOut, /) -> None:
+        """Its answer is CopiedOut, and the copy with it."""
+
+    def take_over(self, order: TakeOver, ready: Ready, /) -> None:
+        """It marks the order as applied when it has carried it out; its answer is Applied."""
+
+    def go(self, order: Go, /) -> None: ...
+
+    def stop_loop(self, order: StopLoop, /) -> None: ...
+
+    def detach(self, order: Detach, /) -> None: ...
+
+    def reject(self, action: Reject, /) -> None:
+        """It raises this as an error."""
+
+    def warn(self, action: Warn, /) -> None:
+        """For its user."""
+
+
+class Uplink(Protocol):
+    """Who carries to the syncer. What finds no link is dropped."""
+
+    def send(self, message: FromLearner, /) -> None:
+        """A control message."""
+
+    def send_body(self, message: Contribution | ProvideInitial, body: Body, /) -> None:
+        """A message with its body. Where it has to wait for its turn, `LearnerDriver.wants` says whether it still goes then."""
+
+
+class LearnerDriver:
+    """One agent's. `over`: the trainer is detached or rejected, so no link is needed any more."""
+
+    def __init__(self, core: LearnerCore, holdings: Holdings, trainer: Trainer, uplink: Uplink) -> None:
+        self.core = core
+        self.over = False
+        self._holdings, self._trainer, self._uplink = holdings, trainer, uplink
+        fragments = core.policy.fragments
+        self._values: list[list[tuple[int, Value]]] = [[] for _ in range(fragments)]  # (version, value), in order of arrival
+        self._hands: list[Hand | None] = [None] * fragments
+        self._redos: dict[int, Redo] = {}  # by fragment
+        self._copy: Copy = None  # of the CopiedOut in hand
+        self._busy = False
+        self._waiting: deque[tuple[float, LearnerEvent, Any]] = deque()
+        self._do: dict[type[LearnerAction], Callable[[Any], None]] = {
+            Report: uplink.send, Abstain: uplink.send, Received: uplink.send, TakenOver: uplink.send, Join: uplink.send,
+            Leave: uplink.send, Contribution: self._contribute, ProvideInitial: self._provide, Encode: self._encode,
+            Forget: self._forget, Drop: self._drop, CopyOut: trainer.copy_out, TakeOver: self._take_over, Go: trainer.go,
+            StopLoop: trainer.stop_loop, Detach: self._detach, Reject: self._reject, Warn: trainer.warn,
+        }  # fmt: skip
+
+    # ------------------------------------------------------------------ events
+
+    def begin(self, now: float, stands: Stepped) -> None:
+        """First of all, when the trainer heeds no earlier agent's orders any more: make good what was under way then. `stands`:
+        the boundary that the trainer crossed last; its progress may be 0 before the first step."""
+        core, holdings = self.core, self._holdings
+        actions: list[LearnerAction] = []
+        for redo in list(holdings.redos()):
+            order, count = redo.order, holdings.applied(redo)
+            if count is not None and redo.generation == core.memory.generation:
+                holdings.follow(order.fragment, redo.value)
+                actions += core.handle(now, Recovered(fragment=order.fragment, version=order.version, rule=order.rule,
+                                                      step=order.step, until=order.until, count=count))  # fmt: skip
+        holdings.commit(core.memory, self._redos, core.progress)
+        for action in actions:
+            self._do[type(action)](action)
+        self.feed(now, stands)
+
+    def feed(self, now: float, event: LearnerEvent, came: Value | Copy = None) -> None:
+        """Something has happened. `came`: the value of a Delivery, the copy of a CopiedOut."""
+        if self._busy:
+            self._waiting.append((now, event, came))
+            return
+        self._busy = True
+        self._hear(now, event, came)
+        while self._waiting:
+            self._hear(*self._waiting.popleft())
+        self._busy = False
+
+    def wants(self, message: Contribution | ProvideInitial) -> bool:
+        """Whether a body that waits for its turn is to be sent still."""
+        if type(message) is not Contribution:
+            return True
+        hand = self._hands[message.fragment]
+        return hand is not None and hand.until == message.until
+
+    def _hear(self, now: float, event: LearnerEvent, came: Value | Copy) -> None:
+        core, holdings, redo = self.core, self._holdings, None
+        if type(event) is Delivery:
+            self._values[event.fragment].append((event.version, came))
+        elif type(event) is CopiedOut:
+            self._copy = came
+        elif type(event) is Applied:
+            redo = self._redos.pop(event.fragment)
+            holdings.follow(event.fragment, redo.value)
+        actions = core.handle(now, event)
+        holdings.commit(core.memory, self._redos, core.progress)
+        do = self._do
+        for action in actions:
+            do[type(action)](action)
+        if redo is not None:
+            holdings.free(redo.value)
+        elif type(event) is CopiedOut:
+            self._copy = None
+            holdings.free_copy(came)
+        elif type(event) is Welcome:  # a trainer may live through several generations: its own count goes on
+            holdings.introduce(event.learner, event.generation, event.first_step - core.memory.origin.steps)
+
+    # ------------------------------------------------------------------ actions
+
+    def _encode(self, action: Encode) -> None:
+        body, kept = self._holdings.encode(action.fragment, self._copy)
+        self._hands[action.fragment] = Hand(action.until, body, kept)
+
+    def _contribute(self, message: Contribution) -> None:
+        """New, or open still when a link came back."""
+        hand = self._hands[message.fragment]
+        assert hand is not None and hand.until == message.until, "a contribution of which there is no body"
+        self._uplink.send_body(message, hand.body)
+
+    def _provide(self, message: ProvideInitial) -> None:
+        self._uplink.send_body(message, self._holdings.initial(message.fragment, self._copy))
+
+    def _forget(self, action: Forget) -> None:
+        self._hands[action.fragment] = None
+
+    def _take_over(self, order: TakeOver) -> None:
+        p, holdings = order.fragment, self._holdings
+        assert p not in self._redos, "two orders to take a fragment over"
+        value = self._take(p, order.version)
+        hand, self._hands[p] = self._hands[p], None
+        assert order.rule != "rebase" or (hand is not None and hand.until == order.until), "rebase without its copy"
+        ready = holdings.prepare(order, value, None if hand is None else hand.kept)
+        self._redos[p] = Redo(order, value, self.core.memory.generation)
+        holdings.commit(self.core.memory, self._redos, self.core.progress)
+        self._trainer.take_over(order, ready)
+
+    def _drop(self, action: Drop) -> None:
+        self._holdings.free(self._take(action.fragment, action.version))
+
+    def _take(self, fragment: int, version: int) -> Value:
+        """Of two that came over different links the first: if they differ at all, it is of a generation that is closed, and
+        whoever speaks of it speaks of it first."""
+        held = self._values[fragment]
+        for at, (number, value) in enumerate(held):
+            if number == version:
+                del held[at]
+                return value
+        raise AssertionError(f"version {version} of fragment {fragment} was not delivered")
+
+    def _detach(self, order: Detach) -> None:
+        self.over = True
+        self._trainer.detach(order)
+
+    def _reject(self, action: Reject) -> None:
+        self.over = True
+        self._trainer.reject(action)
