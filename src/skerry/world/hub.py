@@ -98,7 +98,7 @@ class Line(drive.Line):
 
 
 class Hub:
-    """`watch` is called after every new version. `merge_s`: seconds from a round's close to its version. `pipes`: each
+    """`watch` is called after every close. `merge_s`: seconds from a round's close to its version. `pipes`: each
     learner's link, up and down, over all its lines."""
 
     def __init__(self, queue: Queue, policy: Policy, layout: Layout, model: Model, watch: Callable[[], None],

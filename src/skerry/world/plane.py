@@ -42,7 +42,7 @@ class Model(Protocol):
 
 
 class VirtualPlane:
-    """A model, and the bodies that have come for it. `watch` is called after every new version."""
+    """A model, and the bodies that have come for it. `watch` is called after every close."""
 
     def __init__(self, model: Model, queue: Queue, merge_s: float, watch: Callable[[], None]) -> None:
         self.model = model
@@ -74,6 +74,7 @@ class VirtualPlane:
 
     def close(self, close: Close, then: Callable[[str], None]) -> None:
         failure = self.model.close(close.fragment, close.step, close.version)
+        self._watch()
         if self._merge_s:
             self._queue.after(self._merge_s, then, failure)
         else:
@@ -81,7 +82,6 @@ class VirtualPlane:
 
     def publish(self, fragment: int, version: int, step: int) -> None:
         self.model.publish(fragment)
-        self._watch()
 
     def cancel(self, fragment: int, step: int) -> None:
         self.model.cancel(fragment, step)
