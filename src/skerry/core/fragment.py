@@ -94,11 +94,11 @@ TABLE: dict[State, dict[Input, State]] = {
 
 
 class Tally:
-    """What a learner's fragments count together: how many are in which state, and the copies that were ordered."""
+    """What a learner's fragments count together: how many are in which state, and the hand-overs that were begun."""
 
     def __init__(self) -> None:
         self.of = dict.fromkeys(State, 0)
-        self.copies = 0
+        self.begun = 0
 
 
 class Fragment:
@@ -111,7 +111,7 @@ class Fragment:
         self.question = UNASKED  # the step of the question that is being answered
         self.until: Count | None = None  # the counters of what is copied out
         self.message: Contribution | None = None  # what is handed over
-        self.turn = 0  # of its copy, among all fragments'
+        self.turn = 0  # among all fragments' hand-overs
         self.delivery: Delivery | None = None  # a value that waits
         self.taken_step = -1  # the round's step of the value that is the base
         self._order: CopyOut | TakeOver | None = None  # what the trainer was told last
@@ -172,9 +172,10 @@ class Fragment:
 
     def copy_out(self, why: Input, step: int) -> list[LearnerAction]:
         """Order a copy for the question of that step, UNASKED for one that is still to come."""
+        if self.state is State.IDLE:
+            self._tally.begun = self.turn = self._tally.begun + 1
         out = self._forget([])
         self._moved(why)
-        self._tally.copies = self.turn = self._tally.copies + 1
         self.question = step
         self._order = order = CopyOut(fragment=self.index, step=step)
         out.append(order)
@@ -256,14 +257,14 @@ class Fragment:
 
     def settle(self, out: list[LearnerAction], pace: int) -> list[LearnerAction]:
         """Add what can be done now, until nothing follows: what waits may be taken over, the last question answered."""
-        while self._follows(out, pace):
+        while (self.delivery is not None or self._last >= 0) and self._follows(out, pace):
             pass
         return out
 
     def _follows(self, out: list[LearnerAction], pace: int) -> bool:
         if self.delivery is not None:
             return self._take_over(self.delivery, out, pace)
-        if self._last < 0 or (self.state is not State.NO_BASE and Input.AFRESH not in TABLE[self.state]):
+        if self.state is not State.NO_BASE and Input.AFRESH not in TABLE[self.state]:
             return False
         step, self._last = self._last, -1
         out += [self.abstain(step)] if self.state is State.NO_BASE else self.copy_out(Input.AFRESH, step)

@@ -113,7 +113,7 @@ class LearnerCore:
 
     @property
     def handed(self) -> list[Contribution]:
-        """Hand-overs without an answer, in the order in which they were copied out."""
+        """Hand-overs without an answer, in the order in which they were begun."""
         return [message for _, message in sorted((f.turn, f.message) for f in self.fragments if f.message is not None)]
 
     @property
@@ -208,8 +208,7 @@ class LearnerCore:
             return out
         if self.begun and not count.steps:  # it stands before its first step: an earlier agent may have died before it said so
             out.append(Go(steps=0))
-        if count.steps + 1 >= self._ahead.soonest:
-            self._copy_ahead(out)
+        self._copy_ahead(out)
         return out
 
     def _loop_left(self, event: LoopLeft) -> list[LearnerAction]:
@@ -219,9 +218,10 @@ class LearnerCore:
 
     def _copy_ahead(self, out: list[LearnerAction]) -> None:
         """Order what is to be copied out at the next boundary, though nobody has asked for it yet."""
-        if not self._looks_ahead or not self.joined or self._finishing:
+        steps = self.count.steps + 1
+        if steps < self._ahead.soonest or not self._looks_ahead or not self.joined or self._finishing:
             return
-        for p in self._ahead.due(self.count.steps + 1):
+        for p in self._ahead.due(steps):
             if self.fragments[p].state is State.IDLE and self._has_room():
                 out += self.fragments[p].copy_out(Input.DUE, UNASKED)
 
@@ -239,7 +239,8 @@ class LearnerCore:
         return fragment.asked(event.step, self.count, self._has_room())
 
     def _copied_out(self, event: CopiedOut) -> list[LearnerAction]:
-        self.count = max(self.count, event.count)
+        if event.count > self.count:
+            self.count = event.count
         if event.step == INITIAL:
             memory = self.memory
             return [ProvideInitial(learner=memory.learner, generation=memory.generation, fragment=event.fragment)]
@@ -264,27 +265,27 @@ class LearnerCore:
             return []
         self._saw(event.progress)
         fragment = self.fragments[event.fragment]
+        first = fragment.delivery is None
         out = fragment.delivered(event, self._pace)
         if self._pacing is not None and fragment.delivery is not None:
-            self._pacing.delivered(fragment)
+            self._pacing.delivered(fragment, first)
         return out
 
     def _applied(self, event: Applied) -> list[LearnerAction]:
-        memory = self.memory
-        self.count = max(self.count, event.count)
-        old = self.clock
+        memory, p = self.memory, event.fragment
+        if event.count > self.count:
+            self.count = event.count
+        old, fragment = self.clock, self.fragments[p]
         out: list[LearnerAction] = []
-        fragment = self.fragments[event.fragment]
         order = fragment.applied(event)
         if order is not None:
-            self._catch_up(order.step, event.count)
-            out.append(TakenOver(learner=memory.learner, generation=memory.generation, fragment=event.fragment,
-                                 version=event.version, clock=self.clock, settled=memory.settled[event.fragment],
-                                 count=event.count.minus(memory.origin)))  # fmt: skip
-            if self._pacing is not None and self.clock > old:
+            clock = self._catch_up(order.step, event.count)
+            out.append(TakenOver(learner=memory.learner, generation=memory.generation, fragment=p, version=order.version,
+                                 clock=clock, settled=memory.settled[p], count=event.count.minus(memory.origin)))  # fmt: skip
+            if self._pacing is not None and clock > old:
                 if self.joined:
-                    self._pacing.pass_over(old, self.clock, out)
-                self._pacing.take_over(self.clock, out)
+                    self._pacing.pass_over(old, clock, out)
+                self._pacing.take_over(clock, out)
         fragment.settle(out, self._pace)
         self._copy_ahead(out)
         self._begin(out)
@@ -298,9 +299,12 @@ class LearnerCore:
         self._begin(out)
         return out
 
-    def _catch_up(self, step: int, count: Count) -> None:
-        """The clock of who takes over a round's value is that round's step, at least."""
-        self.memory.shift = max(self.memory.shift, step - count.steps)
+    def _catch_up(self, step: int, count: Count) -> int:
+        """The clock of who takes over a round's value is that round's step, at least. Returns it."""
+        memory = self.memory
+        if step - count.steps > memory.shift:
+            memory.shift = step - count.steps
+        return self.count.steps + memory.shift
 
     def _begin(self, out: list[LearnerAction]) -> None:
         """Let training begin, once every fragment is there."""

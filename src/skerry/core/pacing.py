@@ -46,9 +46,11 @@ class Pacing:
         for step in range(old + 1, clock + 1):
             out.extend(fragment.abstain(step) for fragment in self._scheduled(step))
 
-    def delivered(self, fragment: Fragment) -> None:
-        """Its value waits."""
-        self._waiting.setdefault(fragment.index, fragment)
+    def delivered(self, fragment: Fragment, first: bool) -> None:
+        """Its value waits. `first`: none did before."""
+        if first:
+            self._waiting.pop(fragment.index, None)
+        self._waiting[fragment.index] = fragment
 
     def take_over(self, clock: int, out: list[LearnerAction]) -> None:
         """Whatever need not wait any more."""
