@@ -57,8 +57,6 @@ from skerry.core.messages import (
 from skerry.core.pacing import Pacing
 from skerry.core.policy import Policy
 
-Handler = Callable[[Any], list[LearnerAction]]
-
 
 class LearnerCore:
     """One learner's state machine. `memory` is kept true at every moment; give the same one to the next agent. Everything
@@ -77,10 +75,9 @@ class LearnerCore:
         self.fragments = [Fragment(p, policy, memory, self._tally, self._ahead) for p in range(policy.fragments)]
         self._pacing = Pacing(policy, self.fragments, self._tally) if policy.synchronous else None
         self._slots = policy.slots
-        # The run is as far as this learner, at least. 0: that cannot be said
+        # The run is as far as its K-th learner. 0: whether this one is that cannot be said
         self._run_steps = policy.steps if policy.synchronous or policy.quorum == 1 else 0
-        # Without a grace window being late is nothing to be mended
-        self._looks_ahead = policy.grace > 0 and not policy.synchronous
+        self._looks_ahead = policy.grace > 0 and not policy.synchronous  # without grace being late is nothing to be mended
         self._finishing = False
         self._left = False  # the trainer has left its loop
         self._detached = False
@@ -88,12 +85,13 @@ class LearnerCore:
         self._early: list[Delivery] = []  # came before the Welcome, which travels on another connection
         self._now = 0.0
         self._lost_at: float | None = None  # when there was last a link
-        self._handlers: dict[type, Handler] = {
+        self._handlers: dict[type, Callable[[Any], list[LearnerAction]]] = {
             Stepped: self._stepped, CopiedOut: self._copied_out, Applied: self._applied, LoopLeft: self._loop_left,
             Welcome: self._welcome, Refused: self._refused, RequestInitial: self._provide, Ask: self._ask,
-            Verdict: self._verdict, Cancel: self._cancel, Delivery: self._delivery,
-            BudgetReached: self._finish, RunOver: self._end, Linked: self._linked, Unlinked: self._unlinked,
-            Beat: self._beat, TrainerEnded: self._leave, Recovered: self._recovered,
+            Verdict: self._verdict, Cancel: lambda at: self.fragments[at.fragment].answered(at.step, None, self._pace),
+            Delivery: self._delivery, BudgetReached: self._finish, RunOver: lambda _: self._detach(),
+            Linked: self._linked, Unlinked: self._unlinked, Beat: self._beat, TrainerEnded: self._leave,
+            Recovered: self._recovered,
         }  # fmt: skip
 
     def handle(self, now: float, event: LearnerEvent) -> list[LearnerAction]:
@@ -103,8 +101,6 @@ class LearnerCore:
         if self._pacing is not None and self.begun:
             self._pacing.let_go(self.clock, out)
         return out
-
-    # ------------------------------------------------------------------ to be looked at
 
     @property
     def clock(self) -> int:
@@ -201,10 +197,7 @@ class LearnerCore:
             self._saw((count.steps + self.memory.shift) / self._run_steps)
         out: list[LearnerAction] = [self._report()] if self.joined else []
         if self._pacing is not None:
-            self._pacing.boundary = count.steps
-            self._pacing.take_over(self.clock, out)
-            if self.joined:
-                self._pacing.hand_over(self.clock, out)
+            self._pacing.stepped(count.steps, self.clock, self.joined, out)
             return out
         if self.begun and not count.steps:  # it stands before its first step: an earlier agent may have died before it said so
             out.append(Go(steps=0))
@@ -229,7 +222,7 @@ class LearnerCore:
         """For another copy. Who is asked for more in a step than it has slots says so at once: in a queue all would be late."""
         return self._tally.of[State.COPYING] < self._slots
 
-    # ------------------------------------------------------------------ hand-over
+    # ------------------------------------------------------------------ hand-over and take-over
 
     def _ask(self, event: Ask) -> list[LearnerAction]:
         self._saw(event.progress)
@@ -253,11 +246,6 @@ class LearnerCore:
         if event.verdict != "merged":  # that is said by the delivery
             out += self.fragments[event.fragment].answered(event.step, event.verdict, self._pace)
         return out
-
-    def _cancel(self, event: Cancel) -> list[LearnerAction]:
-        return self.fragments[event.fragment].answered(event.step, None, self._pace)
-
-    # ------------------------------------------------------------------ take-over
 
     def _delivery(self, event: Delivery) -> list[LearnerAction]:
         if not self.joined:
@@ -283,21 +271,16 @@ class LearnerCore:
             out.append(TakenOver(learner=memory.learner, generation=memory.generation, fragment=p, version=order.version,
                                  clock=clock, settled=memory.settled[p], count=event.count.minus(memory.origin)))  # fmt: skip
             if self._pacing is not None and clock > old:
-                if self.joined:
-                    self._pacing.pass_over(old, clock, out)
-                self._pacing.take_over(clock, out)
+                self._pacing.jumped(old, clock, self.joined, out)
         fragment.settle(out, self._pace)
         self._copy_ahead(out)
-        self._begin(out)
-        return out
+        return self._begin(out)
 
     def _recovered(self, event: Recovered) -> list[LearnerAction]:
         self.count = max(self.count, event.count)
         self.fragments[event.fragment].recovered(event)
         self._catch_up(event.step, event.count)
-        out: list[LearnerAction] = []
-        self._begin(out)
-        return out
+        return self._begin([])
 
     def _catch_up(self, step: int, count: Count) -> int:
         """The clock of who takes over a round's value is that round's step, at least. Returns it."""
@@ -306,13 +289,14 @@ class LearnerCore:
             memory.shift = step - count.steps
         return self.count.steps + memory.shift
 
-    def _begin(self, out: list[LearnerAction]) -> None:
+    def _begin(self, out: list[LearnerAction]) -> list[LearnerAction]:
         """Let training begin, once every fragment is there."""
         if not self.begun and min(self.memory.base) >= 0:
             self.begun = True
             if self._pacing is not None:
                 self._pacing.boundary = None
             out.append(Go(steps=self.count.steps))
+        return out
 
     # ------------------------------------------------------------------ the end
 
@@ -327,10 +311,7 @@ class LearnerCore:
             self._pacing.take_over(self.clock, out)
         return out
 
-    def _end(self, event: RunOver) -> list[LearnerAction]:
-        return self._detach("")
-
-    def _detach(self, why: str) -> list[LearnerAction]:
+    def _detach(self, why: str = "") -> list[LearnerAction]:
         """Let the trainer go, and say nothing more; once."""
         if self._detached:
             return []
