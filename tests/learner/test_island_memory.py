@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 from skerry.core.layout import TensorSpec, build_layout
-from skerry.core.messages import Applied, CopiedOut, CopyOut, Count, Go, LoopLeft, Stepped, StopLoop, TakeOver
+from skerry.core.messages import Applied, CopiedOut, CopyOut, Count, Detach, Go, LoopLeft, Stepped, StopLoop, TakeOver
 from skerry.core.policy import Policy
 from skerry.core.presets import preset
 from skerry.errors import StorageError
+from skerry.exchange import RULES
 from skerry.island.memory import RING, IslandMemory, Pulse
-from skerry.island.orders import Attached, Channel, Detach, Failed, Greeted, pack, unpack
+from skerry.island.orders import Attached, Channel, Greeted, Raise, pack, unpack
 
 SHM = Path("/dev/shm")
 LAYOUT = build_layout([TensorSpec(name=f"t{i}", shape=(i + 1, 7)) for i in range(6)], 3, "balanced")
@@ -146,15 +147,18 @@ COUNT = Count(3, 2**40, 2**50)
 
 
 @pytest.mark.parametrize("message", [
-    Stepped(count=COUNT), LoopLeft(count=COUNT), Attached(count=COUNT), CopiedOut(fragment=2, step=-1, count=COUNT),
-    Applied(fragment=0, version=2**33, count=COUNT), CopyOut(fragment=5, step=77), Go(steps=0), StopLoop(), Detach(),
-    *(TakeOver(fragment=1, version=4, rule=rule) for rule in ("overwrite", "rebase", "blend", "carry")),
-    Greeted(policy='{"a": 1}', run_id="r"), Failed(error="RefusedError", message="é", remedy="", code="token"),
+    Stepped(count=COUNT, progress=1 / 3), LoopLeft(count=COUNT), Attached(count=COUNT, progress=0.7),
+    CopiedOut(fragment=2, step=-1, count=COUNT), Applied(fragment=0, version=2**33, count=COUNT),
+    CopyOut(fragment=5, step=77), CopyOut(fragment=0, step=-2, at=2**40), Go(steps=0), StopLoop(), Detach(),
+    *(TakeOver(fragment=1, version=4, rule=rule, included=rule != "carry", step=2**35) for rule in RULES),
+    TakeOver(fragment=1, version=4, rule="rebase", included=True, step=9, until=COUNT, at=12),
+    TakeOver(fragment=1, version=4, rule="rebase", included=True, step=9, until=Count()),
+    Greeted(policy='{"a": 1}', run_id="r"), Raise(error="RefusedError", message="é", remedy="", code="token"),
 ])  # fmt: skip
 def test_messages_keep_their_meaning(message) -> None:
     back, slot = unpack(pack(message, 7))
     assert back == message
-    assert slot == (-1 if isinstance(message, Greeted | Failed) else 7)
+    assert slot == (-1 if isinstance(message, Greeted | Raise) else 7)
 
 
 def _ends() -> tuple[Channel, Channel]:

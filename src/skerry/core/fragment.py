@@ -5,10 +5,9 @@ state, or outlives it, stands in fields: a value that waits, a refusal, the last
 
 Rules: at most one hand-over of a fragment is open, and at most one order is with the trainer; a delivery that does not settle
 the hand-over waits for its answer. Whether a delivery includes the learner's work is said by its `merged` count alone, so the
-rule survives lost messages and a lost agent. After a new generation has begun, an order of the old one is void: deliveries
-wait until its end is heard. What one's own trainer says and the table does not list is our own mistake, and an AssertionError;
-what the network says and the table does not list is old news, and changes nothing. Orders are for the next boundary (`at` 0):
-an island has one rank.
+rule survives lost messages and a lost agent. When a new generation begins, an order of the old one is void: deliveries wait for
+its end. What the table does not list is an AssertionError if it is our own or our trainer's, and old news if it is the
+network's. Orders are for the next boundary (`at` 0): an island has one rank.
 """
 
 from __future__ import annotations
@@ -53,7 +52,6 @@ class State(Enum):
     HANDED = "it is handed over, and not answered yet"
     ORDERED = "the trainer is to take a value over"
     VOID = "no base; the trainer still has an order of an earlier generation"
-
     __hash__ = object.__hash__  # it is looked up with every event, and an enum's own hash is slow
 
 
@@ -70,12 +68,10 @@ class Input(Enum):
     NOTHING = "CopiedOut, and nothing was done since the base"
     APPLIED = "Applied"
     RECOVERED = "Recovered"
-
     __hash__ = object.__hash__
 
 
-TRAINERS = frozenset({Input.COPIED, Input.NOTHING, Input.APPLIED, Input.RECOVERED})
-"""What comes from one's own trainer and agent."""
+OWN = frozenset({Input.DUE, Input.COPIED, Input.NOTHING, Input.APPLIED, Input.RECOVERED})  # the others are the network's
 
 TABLE: dict[State, dict[Input, State]] = {
     State.NO_BASE: {Input.DELIVERED: State.ORDERED, Input.ANEW: State.NO_BASE, Input.RECOVERED: State.IDLE},
@@ -94,11 +90,11 @@ TABLE: dict[State, dict[Input, State]] = {
 
 
 class Tally:
-    """What a learner's fragments count together: how many are in which state, and the copies that were ordered."""
+    """What a learner's fragments count together: how many are in which state, and the hand-overs that were begun."""
 
     def __init__(self) -> None:
         self.of = dict.fromkeys(State, 0)
-        self.copies = 0
+        self.begun = 0
 
 
 class Fragment:
@@ -111,7 +107,7 @@ class Fragment:
         self.question = UNASKED  # the step of the question that is being answered
         self.until: Count | None = None  # the counters of what is copied out
         self.message: Contribution | None = None  # what is handed over
-        self.turn = 0  # of its copy, among all fragments'
+        self.turn = 0  # among all fragments' hand-overs
         self.delivery: Delivery | None = None  # a value that waits
         self.taken_step = -1  # the round's step of the value that is the base
         self._order: CopyOut | TakeOver | None = None  # what the trainer was told last
@@ -126,7 +122,7 @@ class Fragment:
         """Go on into the state that the table names; False: old news."""
         after = TABLE[self.state].get(given)
         if after is None:
-            assert given not in TRAINERS, f"fragment {self.index}: {given.value!r} while {self.state.value!r}"
+            assert given not in OWN, f"fragment {self.index}: {given.value!r} while {self.state.value!r}"
             return False
         counts = self._tally.of
         counts[self.state] -= 1
@@ -141,21 +137,21 @@ class Fragment:
         if step == self.question:
             return []
         self._ahead.asked(self.index, count.steps)
-        state, given = self.state, Input.ASKED
-        if state is State.AHEAD and self._too_old(count):
-            given = Input.AFRESH
+        state, given, made = self.state, Input.ASKED, self.until
+        if state is State.AHEAD and made and count.steps - self._memory.origin.steps - made.steps > self._policy.overlap:
+            given = Input.AFRESH  # what was done since would be lost
         if given not in TABLE[state] or (state is State.COPYING and self.question != UNASKED):
             return [self.abstain(step)]
-        if state is State.IDLE or given is Input.AFRESH:
-            if room:
-                return self.copy_out(given, step)
-            self._ahead.late(self.index)
-            return [self.abstain(step)]
-        self.question = step
-        if state is State.AHEAD:
-            return [self._hand_in()]
-        self._moved(given)
-        return []
+        if state is not State.IDLE and given is Input.ASKED:
+            self.question = step
+            if state is State.AHEAD:
+                return [self._hand_in()]
+            self._moved(given)
+            return []
+        if room:
+            return self.copy_out(given, step)
+        self._ahead.late(self.index)
+        return [self.abstain(step)]
 
     def asked_last(self, step: int, pace: int) -> list[LearnerAction]:
         """The last round's question: answered when nothing else is under way. Heard again, it changes nothing, but the word
@@ -165,40 +161,32 @@ class Fragment:
         self._last_heard = self._last = step
         return self.settle([], pace)
 
-    def _too_old(self, count: Count) -> bool:
-        """It was copied out for a question that came much later: what was done since would be lost."""
-        assert self.until is not None
-        return count.steps - self._memory.origin.steps - self.until.steps > self._policy.overlap
-
     def copy_out(self, why: Input, step: int) -> list[LearnerAction]:
         """Order a copy for the question of that step, UNASKED for one that is still to come."""
-        out = self._forget([])
+        if self.state is State.IDLE:
+            self._tally.begun = self.turn = self._tally.begun + 1
+        out = self._forget()
         self._moved(why)
-        self._tally.copies = self.turn = self._tally.copies + 1
         self.question = step
         self._order = order = CopyOut(fragment=self.index, step=step)
-        out.append(order)
-        return out
+        return [*out, order]
 
     def copied(self, event: CopiedOut, pace: int) -> list[LearnerAction]:
         """The trainer has copied it out."""
         p, memory = self.index, self._memory
         out: list[LearnerAction] = []
-        void, until = self.state is State.VOID, event.count.minus(memory.origin)
+        void, order, until = self.state is State.VOID, self._order, event.count.minus(memory.origin)
         nothing = until.tokens <= memory.settled[p].tokens
         self._moved(Input.NOTHING if nothing else Input.COPIED)
         if void:
             return self.settle(out, pace)
-        assert isinstance(self._order, CopyOut) and self._order.step == event.step, "it was told to copy out for another step"
-        if nothing:
-            step, self.question = self.question, UNASKED
-            if step != UNASKED:
-                out.append(self.abstain(step))
-        else:
+        assert isinstance(order, CopyOut) and order.step == event.step, "it was told to copy out for another step"
+        if not nothing:
             self.until = until
             out.append(Encode(fragment=p, until=until))
-            if self.question != UNASKED:
-                out.append(self._hand_in())
+        if self.question != UNASKED:
+            out.append(self.abstain(self.question) if nothing else self._hand_in())
+            self.question = UNASKED if nothing else self.question
         return self.settle(out, pace)
 
     def _hand_in(self) -> Contribution:
@@ -215,24 +203,20 @@ class Fragment:
         return Abstain(learner=self._memory.learner, generation=self._memory.generation, fragment=self.index, step=step)
 
     def answered(self, step: int, verdict: Outcome | None, pace: int) -> list[LearnerAction]:
-        """What was handed over for that step is not in a version and will not be; no verdict: the round was cancelled."""
+        """What was handed over for that step is in no version, and none is to come of it; no verdict: a Cancel."""
         if step != self.question or not self._moved(Input.ANSWERED):
             return []
         if verdict == "refused":
             self._refused = True
         elif verdict == "late":
             self._ahead.late(self.index)
-        return self.settle(self._forget([]), pace)
+        return self.settle(self._forget(), pace)
 
-    def _forget(self, out: list[LearnerAction]) -> list[LearnerAction]:
+    def _forget(self) -> list[LearnerAction]:
         """The hand-over, if there is one, is over without a take-over."""
-        if self.until is not None:
-            out.append(Forget(fragment=self.index))
-        self._end_hand_over()
-        return out
-
-    def _end_hand_over(self) -> None:
+        out: list[LearnerAction] = [] if self.until is None else [Forget(fragment=self.index)]
         self.question, self.until, self.message = UNASKED, None, None
+        return out
 
     # ------------------------------------------------------------------ take-over
 
@@ -256,20 +240,20 @@ class Fragment:
 
     def settle(self, out: list[LearnerAction], pace: int) -> list[LearnerAction]:
         """Add what can be done now, until nothing follows: what waits may be taken over, the last question answered."""
-        while self._follows(out, pace):
+        while (self.delivery is not None or self._last >= 0) and self._follows(out, pace):
             pass
         return out
 
     def _follows(self, out: list[LearnerAction], pace: int) -> bool:
         if self.delivery is not None:
-            return self._take_over(self.delivery, out, pace)
-        if self._last < 0 or (self.state is not State.NO_BASE and Input.AFRESH not in TABLE[self.state]):
+            return self._took(self.delivery, out, pace)
+        if self.state is not State.NO_BASE and Input.AFRESH not in TABLE[self.state]:
             return False
         step, self._last = self._last, -1
         out += [self.abstain(step)] if self.state is State.NO_BASE else self.copy_out(Input.AFRESH, step)
         return True
 
-    def _take_over(self, delivery: Delivery, out: list[LearnerAction], pace: int) -> bool:
+    def _took(self, delivery: Delivery, out: list[LearnerAction], pace: int) -> bool:
         p = self.index
         if Input.DELIVERED not in TABLE[self.state] or not (pace == AT_ONCE or self._due(delivery, pace)):
             return False
@@ -279,23 +263,22 @@ class Fragment:
                 return False
             # An older round's value, as they come in heaps after a freeze: it must not take the memory that the value
             # with the hand-over in it will need.
-            self.delivery = None
             out.append(Drop(fragment=p, version=delivery.version))
+            self.delivery = None
             return True
         if self.state is State.HANDED and not included:
             self._ahead.late(p)
-        until, rule = self.until, self.rule(delivery, included)
-        self._moved(Input.DELIVERED)
-        self._end_hand_over()
-        self.delivery = None
+        rule = self.rule(delivery, included)
         self._order = order = TakeOver(fragment=p, version=delivery.version, rule=rule, included=included, step=delivery.step,
-                                       until=until if rule == "rebase" else None)  # fmt: skip
+                                       until=self.until if rule == "rebase" else None)  # fmt: skip
+        self._moved(Input.DELIVERED)
+        self.question, self.until, self.message, self.delivery = UNASKED, None, None, None
         out.append(order)
         return True
 
     def _due(self, delivery: Delivery, pace: int) -> bool:
         """In synchronous policies values are taken over tau steps after their hand-over, not when they happen to arrive;
-        at once by a learner that has fallen behind, or that has none."""
+        at once by a learner that has fallen behind, or has none."""
         handed = delivery.step if self.question == UNASKED else min(self.question, delivery.step)
         return pace >= handed + self._policy.overlap or delivery.step > pace or self._memory.base[self.index] < 0
 
@@ -317,16 +300,15 @@ class Fragment:
             return None
         assert isinstance(order, TakeOver) and order.version == event.version, "it was told to take over another version"
         self._refused = False
-        self.set_down(order, event.count)
+        self._set_down(order, event.count)
         return order
 
     def recovered(self, event: Recovered) -> None:
-        """An earlier agent's order was carried out."""
+        """The trainer has carried an earlier agent's order out."""
         self._moved(Input.RECOVERED)
-        self.set_down(event, event.count)
+        self._set_down(event, event.count)
 
-    def set_down(self, order: TakeOver | Recovered, count: Count) -> None:
-        """In the memory, that the order was carried out at the boundary with these raw counters."""
+    def _set_down(self, order: TakeOver | Recovered, count: Count) -> None:
         p, memory = self.index, self._memory
         memory.base[p] = order.version
         if order.rule == "rebase":
@@ -336,15 +318,13 @@ class Fragment:
             memory.settled[p] = count.minus(memory.origin)
         self.taken_step = order.step
 
-    # ------------------------------------------------------------------ generations
-
     def begin_anew(self) -> list[LearnerAction]:
         """A new generation: nothing of what was under way means anything any more, and there is no base."""
-        out = self._forget([])
+        out = self._forget()
         self._moved(Input.ANEW)
-        self._memory.base[self.index], self._memory.settled[self.index] = -1, Count()
         if self.delivery is not None:
             out.append(Drop(fragment=self.index, version=self.delivery.version))
+        self._memory.base[self.index], self._memory.settled[self.index] = -1, Count()
         self.delivery, self._refused = None, False
         self._last = self._last_heard = self._abstained = -1
         return out

@@ -57,8 +57,6 @@ from skerry.core.messages import (
 from skerry.core.pacing import Pacing
 from skerry.core.policy import Policy
 
-Handler = Callable[[Any], list[LearnerAction]]
-
 
 class LearnerCore:
     """One learner's state machine. `memory` is kept true at every moment; give the same one to the next agent. Everything
@@ -77,10 +75,9 @@ class LearnerCore:
         self.fragments = [Fragment(p, policy, memory, self._tally, self._ahead) for p in range(policy.fragments)]
         self._pacing = Pacing(policy, self.fragments, self._tally) if policy.synchronous else None
         self._slots = policy.slots
-        # The run is as far as this learner, at least. 0: that cannot be said
+        # The run is as far as its K-th learner. 0: whether this one is that cannot be said
         self._run_steps = policy.steps if policy.synchronous or policy.quorum == 1 else 0
-        # Without a grace window being late is nothing to be mended
-        self._looks_ahead = policy.grace > 0 and not policy.synchronous
+        self._looks_ahead = policy.grace > 0 and not policy.synchronous  # without grace being late is nothing to be mended
         self._finishing = False
         self._left = False  # the trainer has left its loop
         self._detached = False
@@ -88,12 +85,13 @@ class LearnerCore:
         self._early: list[Delivery] = []  # came before the Welcome, which travels on another connection
         self._now = 0.0
         self._lost_at: float | None = None  # when there was last a link
-        self._handlers: dict[type, Handler] = {
+        self._handlers: dict[type, Callable[[Any], list[LearnerAction]]] = {
             Stepped: self._stepped, CopiedOut: self._copied_out, Applied: self._applied, LoopLeft: self._loop_left,
             Welcome: self._welcome, Refused: self._refused, RequestInitial: self._provide, Ask: self._ask,
-            Verdict: self._verdict, Cancel: self._cancel, Delivery: self._delivery,
-            BudgetReached: self._finish, RunOver: self._end, Linked: self._linked, Unlinked: self._unlinked,
-            Beat: self._beat, TrainerEnded: self._leave, Recovered: self._recovered,
+            Verdict: self._verdict, Cancel: lambda at: self.fragments[at.fragment].answered(at.step, None, self._pace),
+            Delivery: self._delivery, BudgetReached: self._finish, RunOver: lambda _: self._detach(),
+            Linked: self._linked, Unlinked: self._unlinked, Beat: self._beat, TrainerEnded: self._leave,
+            Recovered: self._recovered,
         }  # fmt: skip
 
     def handle(self, now: float, event: LearnerEvent) -> list[LearnerAction]:
@@ -104,8 +102,6 @@ class LearnerCore:
             self._pacing.let_go(self.clock, out)
         return out
 
-    # ------------------------------------------------------------------ to be looked at
-
     @property
     def clock(self) -> int:
         """t_m."""
@@ -113,7 +109,7 @@ class LearnerCore:
 
     @property
     def handed(self) -> list[Contribution]:
-        """Hand-overs without an answer, in the order in which they were copied out."""
+        """Hand-overs without an answer, in the order in which they were begun."""
         return [message for _, message in sorted((f.turn, f.message) for f in self.fragments if f.message is not None)]
 
     @property
@@ -201,15 +197,11 @@ class LearnerCore:
             self._saw((count.steps + self.memory.shift) / self._run_steps)
         out: list[LearnerAction] = [self._report()] if self.joined else []
         if self._pacing is not None:
-            self._pacing.boundary = count.steps
-            self._pacing.take_over(self.clock, out)
-            if self.joined:
-                self._pacing.hand_over(self.clock, out)
+            self._pacing.stepped(count.steps, self.clock, self.joined, out)
             return out
         if self.begun and not count.steps:  # it stands before its first step: an earlier agent may have died before it said so
             out.append(Go(steps=0))
-        if count.steps + 1 >= self._ahead.soonest:
-            self._copy_ahead(out)
+        self._copy_ahead(out)
         return out
 
     def _loop_left(self, event: LoopLeft) -> list[LearnerAction]:
@@ -219,9 +211,10 @@ class LearnerCore:
 
     def _copy_ahead(self, out: list[LearnerAction]) -> None:
         """Order what is to be copied out at the next boundary, though nobody has asked for it yet."""
-        if not self._looks_ahead or not self.joined or self._finishing:
+        steps = self.count.steps + 1
+        if steps < self._ahead.soonest or not self._looks_ahead or not self.joined or self._finishing:
             return
-        for p in self._ahead.due(self.count.steps + 1):
+        for p in self._ahead.due(steps):
             if self.fragments[p].state is State.IDLE and self._has_room():
                 out += self.fragments[p].copy_out(Input.DUE, UNASKED)
 
@@ -229,7 +222,7 @@ class LearnerCore:
         """For another copy. Who is asked for more in a step than it has slots says so at once: in a queue all would be late."""
         return self._tally.of[State.COPYING] < self._slots
 
-    # ------------------------------------------------------------------ hand-over
+    # ------------------------------------------------------------------ hand-over and take-over
 
     def _ask(self, event: Ask) -> list[LearnerAction]:
         self._saw(event.progress)
@@ -239,7 +232,8 @@ class LearnerCore:
         return fragment.asked(event.step, self.count, self._has_room())
 
     def _copied_out(self, event: CopiedOut) -> list[LearnerAction]:
-        self.count = max(self.count, event.count)
+        if event.count > self.count:
+            self.count = event.count
         if event.step == INITIAL:
             memory = self.memory
             return [ProvideInitial(learner=memory.learner, generation=memory.generation, fragment=event.fragment)]
@@ -253,62 +247,56 @@ class LearnerCore:
             out += self.fragments[event.fragment].answered(event.step, event.verdict, self._pace)
         return out
 
-    def _cancel(self, event: Cancel) -> list[LearnerAction]:
-        return self.fragments[event.fragment].answered(event.step, None, self._pace)
-
-    # ------------------------------------------------------------------ take-over
-
     def _delivery(self, event: Delivery) -> list[LearnerAction]:
         if not self.joined:
             self._early.append(event)
             return []
         self._saw(event.progress)
         fragment = self.fragments[event.fragment]
+        first = fragment.delivery is None
         out = fragment.delivered(event, self._pace)
         if self._pacing is not None and fragment.delivery is not None:
-            self._pacing.delivered(fragment)
+            self._pacing.delivered(fragment, first)
         return out
 
     def _applied(self, event: Applied) -> list[LearnerAction]:
-        memory = self.memory
-        self.count = max(self.count, event.count)
-        old = self.clock
+        memory, p = self.memory, event.fragment
+        if event.count > self.count:
+            self.count = event.count
+        old, fragment = self.clock, self.fragments[p]
         out: list[LearnerAction] = []
-        fragment = self.fragments[event.fragment]
         order = fragment.applied(event)
         if order is not None:
-            self._catch_up(order.step, event.count)
-            out.append(TakenOver(learner=memory.learner, generation=memory.generation, fragment=event.fragment,
-                                 version=event.version, clock=self.clock, settled=memory.settled[event.fragment],
-                                 count=event.count.minus(memory.origin)))  # fmt: skip
-            if self._pacing is not None and self.clock > old:
-                if self.joined:
-                    self._pacing.pass_over(old, self.clock, out)
-                self._pacing.take_over(self.clock, out)
+            clock = self._catch_up(order.step, event.count)
+            out.append(TakenOver(learner=memory.learner, generation=memory.generation, fragment=p, version=order.version,
+                                 clock=clock, settled=memory.settled[p], count=event.count.minus(memory.origin)))  # fmt: skip
+            if self._pacing is not None and clock > old:
+                self._pacing.jumped(old, clock, self.joined, out)
         fragment.settle(out, self._pace)
         self._copy_ahead(out)
-        self._begin(out)
-        return out
+        return self._begin(out)
 
     def _recovered(self, event: Recovered) -> list[LearnerAction]:
         self.count = max(self.count, event.count)
         self.fragments[event.fragment].recovered(event)
         self._catch_up(event.step, event.count)
-        out: list[LearnerAction] = []
-        self._begin(out)
-        return out
+        return self._begin([])
 
-    def _catch_up(self, step: int, count: Count) -> None:
-        """The clock of who takes over a round's value is that round's step, at least."""
-        self.memory.shift = max(self.memory.shift, step - count.steps)
+    def _catch_up(self, step: int, count: Count) -> int:
+        """The clock of who takes over a round's value is that round's step, at least. Returns it."""
+        memory = self.memory
+        if step - count.steps > memory.shift:
+            memory.shift = step - count.steps
+        return self.count.steps + memory.shift
 
-    def _begin(self, out: list[LearnerAction]) -> None:
+    def _begin(self, out: list[LearnerAction]) -> list[LearnerAction]:
         """Let training begin, once every fragment is there."""
         if not self.begun and min(self.memory.base) >= 0:
             self.begun = True
             if self._pacing is not None:
                 self._pacing.boundary = None
             out.append(Go(steps=self.count.steps))
+        return out
 
     # ------------------------------------------------------------------ the end
 
@@ -323,10 +311,7 @@ class LearnerCore:
             self._pacing.take_over(self.clock, out)
         return out
 
-    def _end(self, event: RunOver) -> list[LearnerAction]:
-        return self._detach("")
-
-    def _detach(self, why: str) -> list[LearnerAction]:
+    def _detach(self, why: str = "") -> list[LearnerAction]:
         """Let the trainer go, and say nothing more; once."""
         if self._detached:
             return []

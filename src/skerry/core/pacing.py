@@ -33,22 +33,27 @@ class Pacing:
     def _scheduled(self, clock: int) -> Sequence[Fragment]:
         return () if self.over else self._at.get(clock % self._interval, ())
 
-    def hand_over(self, clock: int, out: list[LearnerAction]) -> None:
-        """What this step asks for."""
-        for fragment in self._scheduled(clock):
+    def stepped(self, steps: int, clock: int, joined: bool, out: list[LearnerAction]) -> None:
+        """The trainer stands at that boundary: what is due there."""
+        self.boundary = steps
+        self.take_over(clock, out)
+        for fragment in self._scheduled(clock) if joined else ():
             if fragment.state is not State.IDLE or fragment.taken_step >= clock:
                 out.append(fragment.abstain(clock))
             else:
                 out += fragment.copy_out(Input.DUE, clock)
 
-    def pass_over(self, old: int, clock: int, out: list[LearnerAction]) -> None:
-        """The clock has jumped: nobody shall wait for the steps between."""
-        for step in range(old + 1, clock + 1):
+    def jumped(self, old: int, clock: int, joined: bool, out: list[LearnerAction]) -> None:
+        """The clock has: nobody shall wait for the steps between, nor what was to wait for them."""
+        for step in range(old + 1, clock + 1) if joined else ():
             out.extend(fragment.abstain(step) for fragment in self._scheduled(step))
+        self.take_over(clock, out)
 
-    def delivered(self, fragment: Fragment) -> None:
-        """Its value waits."""
-        self._waiting.setdefault(fragment.index, fragment)
+    def delivered(self, fragment: Fragment, first: bool) -> None:
+        """Its value waits. `first`: none did before."""
+        if first:
+            self._waiting.pop(fragment.index, None)
+        self._waiting[fragment.index] = fragment
 
     def take_over(self, clock: int, out: list[LearnerAction]) -> None:
         """Whatever need not wait any more."""
