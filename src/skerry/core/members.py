@@ -108,6 +108,11 @@ class Members:
         """K as it stands: all live ones if the policy says so, and at least one."""
         return max(1, self.live if self._quorum == ALL else self._quorum)
 
+    @property
+    def may_advance(self) -> bool:
+        """Whether t is behind."""
+        return self._ahead_sum >= (self._quorum or max(1, self.live))
+
     def stand(self, member: Member, standing: Standing) -> None:
         """The member's standing from now on; who becomes LIVE begins to count, who was LIVE ceases to. Who was awaited comes
         back to the rounds that wait for it."""

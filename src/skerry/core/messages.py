@@ -1,7 +1,7 @@
 """The one vocabulary: what the cores are told and what they decide.
 
-The same frozen dataclasses are the control messages of the wire, the orders to the training process and the records of
-the tape. There is no second set and no translation layer. Rules:
+The same dataclasses, frozen to every type checker, are the control messages of the wire, the orders to the training process
+and the records of the tape. There is no second set and no translation layer. Rules:
 
 - Counters are cumulative per (learner, generation): a lost message costs nothing, the next one says it all.
 - A round is named by (fragment, step it was opened at); a version of a fragment by (fragment, version).
@@ -14,7 +14,16 @@ the tape. There is no second set and no translation layer. Rules:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, TypeVar, dataclass_transform
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def message(cls: type[T]) -> type[T]:
+    """A frozen dataclass to whoever checks types; at run time its being frozen would cost a tenth of a simulation."""
+    return dataclass(slots=True, kw_only=True, unsafe_hash=True)(cls)
+
 
 Outcome = Literal["merged", "late", "stale", "refused"]
 TakeOverRule = Literal["overwrite", "rebase", "blend", "carry"]
@@ -56,7 +65,7 @@ class Count(NamedTuple):
 # ---------------------------------------------------------------- learner -> syncer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Join:
     """A learner comes, or comes back. It bears the learner's whole state, so whatever was lost with a link is made good.
 
@@ -72,7 +81,7 @@ class Join:
     settled: tuple[Count, ...] = ()  # per fragment: the counters from which its progress is not yet handed in
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class ProvideInitial:
     """The initial value of a fragment has arrived from the learner that was asked for it (bulk: the fragment in fp32).
     `flaw`: set by the receiver that screened the body; empty on the wire."""
@@ -83,7 +92,7 @@ class ProvideInitial:
     flaw: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Report:
     """Counters after a step; also the heartbeat when no step is made."""
 
@@ -93,7 +102,7 @@ class Report:
     count: Count
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Abstain:
     """Answer to Ask: no contribution to this round."""
 
@@ -103,7 +112,7 @@ class Abstain:
     step: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Contribution:
     """A hand-over (bulk: v = base - theta in the upward codec), covering the learner's work in (since, until].
 
@@ -125,7 +134,7 @@ class Contribution:
         return BodyName(self.learner, self.generation, self.fragment, self.step)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Received:
     """A delivery has arrived whole at the learner's agent."""
 
@@ -135,7 +144,7 @@ class Received:
     version: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class TakenOver:
     """The trainer took a value over at a step boundary. What lies between the last settled counters and `settled` and
     was not merged is lost."""
@@ -149,7 +158,7 @@ class TakenOver:
     count: Count  # the counters at that boundary
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Leave:
     """The learner's last word: its counters as they stand in the memory it shares with its agent."""
 
@@ -162,12 +171,12 @@ class Leave:
 # ---------------------------------------------------------------- SyncerDriver -> SyncerCore
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Start:
     """The layout is known and version 0 lies ready (from --init): no learner need be asked for it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Gone:
     """The link to a learner broke. It is dead until it joins again."""
 
@@ -175,7 +184,7 @@ class Gone:
     generation: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Published:
     """The value of a version that was closed lies in the store: from now on the version exists."""
 
@@ -183,7 +192,7 @@ class Published:
     version: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Failed:
     """The round that was closed came to no value, and the one before it stands: the round is cancelled after all."""
 
@@ -192,12 +201,12 @@ class Failed:
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Restarted:
     """The syncer was restored from what it had saved: every link is gone, and what lay in open or closing rounds, too."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Tick:
     """Time has passed: see to what fell due."""
 
@@ -205,7 +214,7 @@ class Tick:
 # ---------------------------------------------------------------- syncer -> learner
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Welcome:
     """Answer to Join. A generation other than the one the learner named: its past is closed, it begins anew at zero
     counters and takes over every fragment (training goes on meanwhile if it has begun)."""
@@ -217,7 +226,7 @@ class Welcome:
     progress: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Refused:
     """Answer to Join: no. `code` is one of layout, over, superseded."""
 
@@ -225,14 +234,14 @@ class Refused:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class RequestInitial:
     """Send the initial value of every fragment: the run begins with your model."""
 
     learner: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Ask:
     """Hand over a fragment at your next step boundary. `final`: the last round of the run. `learner`: -1 = all."""
 
@@ -243,7 +252,7 @@ class Ask:
     final: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Verdict:
     """What became of a contribution. `merged` is normally said by the delivery itself."""
 
@@ -255,7 +264,7 @@ class Verdict:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Cancel:
     """The round brings no new version; its contributions stay with their learners."""
 
@@ -263,7 +272,7 @@ class Cancel:
     step: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Delivery:
     """A version of a fragment (bulk: its value in the downward codec). `merged`: tokens of the receiver's generation up
     to which its contributions are in this value; 0 = none of them."""
@@ -275,14 +284,14 @@ class Delivery:
     progress: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class BudgetReached:
     """The budget is reached: stop at the next step boundary; a final Ask for every fragment follows. `learner`: -1 = all."""
 
     learner: int = -1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class RunOver:
     """The run is over. For the syncer: evaluate, export, exit 0. For a learner: leave."""
 
@@ -290,7 +299,7 @@ class RunOver:
 # ---------------------------------------------------------------- SyncerCore -> its driver
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Merge:
     """Add the body of that name to the accumulator of its round (fragment, step), with weight = tokens^2 / steps."""
 
@@ -307,7 +316,7 @@ class Merge:
         return BodyName(self.learner, self.generation, self.fragment, self.step)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Close:
     """Outer step on what the round accumulated; it is to become `version`. Published or Failed tells what became of it."""
 
@@ -317,7 +326,7 @@ class Close:
     included: tuple[Contributor, ...]  # in order of arrival
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Distribute:
     """The version exists: deliver it to every learner. What each Delivery says of its receiver's work follows from
     `included`, the round's contributors in order of arrival."""
@@ -328,7 +337,7 @@ class Distribute:
     included: tuple[Contributor, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Deliver:
     """Deliver the present version of these fragments to one learner."""
 
@@ -339,7 +348,7 @@ class Deliver:
 # ---------------------------------------------------------------- the trainer -> LearnerCore
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Stepped:
     """The trainer stands at a step boundary with these counters (cumulative since the process began). `progress`: the share
     of the run's budget that the step went by (its learning rate followed from it)."""
@@ -348,7 +357,7 @@ class Stepped:
     progress: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class CopiedOut:
     """The order CopyOut was carried out at the boundary with these counters."""
 
@@ -357,7 +366,7 @@ class CopiedOut:
     count: Count
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Applied:
     """The order TakeOver was carried out at the boundary with these counters."""
 
@@ -366,7 +375,7 @@ class Applied:
     count: Count
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class LoopLeft:
     """The trainer has left its loop: no further steps. It goes on carrying out orders until the end."""
 
@@ -376,22 +385,22 @@ class LoopLeft:
 # ---------------------------------------------------------------- LearnerDriver -> LearnerCore
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Linked:
     """There is a link to the syncer, on which nothing was said yet."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Unlinked:
     """The link is gone."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Beat:
     """It is time for a heartbeat."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class TrainerEnded:
     """There is no trainer any more; these are the raw counters that it published last."""
 
@@ -399,7 +408,7 @@ class TrainerEnded:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Recovered:
     """To a new agent's core, before anything else: the trainer carried out an earlier agent's TakeOver at the boundary with
     these counters, and nobody was there to hear of it. `until`: the hand-over's counters, for rebase; `step`: the round's."""
@@ -415,7 +424,7 @@ class Recovered:
 # ---------------------------------------------------------------- LearnerCore -> trainer and agent
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class CopyOut:
     """Order: copy the fragment out. `at`: at the boundary with so many steps; 0 = the next one. step -1: the initial value for
     RequestInitial; -2: ahead of the question."""
@@ -425,7 +434,7 @@ class CopyOut:
     at: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Encode:
     """Make the body of a contribution of what was just copied out (with these counters), and keep it: Contribution sends it,
     Forget or TakeOver ends its use."""
@@ -434,14 +443,14 @@ class Encode:
     until: Count
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Forget:
     """The fragment's body that was encoded is needed no more: its work is still in the parameters and not settled."""
 
     fragment: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class TakeOver:
     """Order: take the delivered version over by this rule, at the boundary with `at` steps (0 = the next one). `included`:
     the learner's own contributions since its base are in it. `until`: what was handed over and is in it, for rebase."""
@@ -455,14 +464,14 @@ class TakeOver:
     at: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Go:
     """Order (synchronous policies): the boundary with this many steps may be left. steps 0: training may begin."""
 
     steps: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Drop:
     """A delivered value is not needed (no newer than what is held): its memory is free again. Where the same version was
     delivered twice, the copy that came first is meant."""
@@ -471,17 +480,17 @@ class Drop:
     version: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class StopLoop:
     """Order: the run's budget is reached; the trainer's loop should end."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Detach:
     """Order: nothing more is needed of the trainer, and nothing more is to be said to the syncer."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Reject:
     """The syncer will not have this learner, and training has not begun: the trainer raises it as an error."""
 
@@ -489,7 +498,7 @@ class Reject:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Warn:
     """For the learner's user: one line."""
 

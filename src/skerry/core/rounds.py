@@ -121,6 +121,7 @@ class Rounds:
         self.last_step, self.passed, self.receipts = [0] * policy.fragments, {}, {}
         self.closed = self.contributors = self.skipped = self.cancelled = 0
         self.policy = policy
+        self._most = policy.open_rounds
         self._members = members
         self._ledger = ledger
         self._grace = grace
@@ -134,6 +135,11 @@ class Rounds:
     def under_way(self) -> int:
         """How many rounds go on."""
         return len(self.open) + len(self.closing)
+
+    @property
+    def may_open(self) -> bool:
+        """Whether a round is due, and there is a place for it."""
+        return bool(self.due) and len(self.open) + len(self.closing) < self._most
 
     # ------------------------------------------------------------------ opening
 
@@ -150,7 +156,7 @@ class Rounds:
     def open_due(self, now: float, progress: float) -> None:
         """Open what is due, in order, as far as there is room and enough learners live."""
         members = self._members
-        while self.due and self.under_way < self.policy.open_rounds and members.live >= members.quorum:
+        while self.may_open and members.live >= members.quorum:
             fragment = next((p for p in self.due if p not in self.open and p not in self.closing), None)
             if fragment is None:
                 return

@@ -65,6 +65,7 @@ class SyncerCore:
         self.policy = policy
         self.layout = layout
         self.phase, self.now, self.provider, self.provided, self.advanced_at = WAITING, 0.0, None, set(), None
+        self._by_tokens = policy.tokens > 0
         self._silence = policy.sync_timeout if policy.synchronous else policy.silent_after
         self._out: list[SyncerAction] = []
         self.timers = Timers(self._matters)
@@ -137,23 +138,25 @@ class SyncerCore:
 
     def _settle(self, now: float) -> None:
         """Move the run on as far as it goes: t, what falls due, the budget, the phases of the end."""
-        rounds = self.rounds
+        rounds, members = self.rounds, self.members
+        if self.phase is RUNNING and not (self._by_tokens or members.may_advance or rounds.may_open):
+            return  # the usual case
         if self.phase is WAITING:
             self._try_to_begin()
         if self.phase is RUNNING:
             self._advance(now)
-            if self.policy.reached(self.members.step, self.ledger.tokens):
+            if self.policy.reached(members.step, self.ledger.tokens):
                 self.phase = ENDING
                 self._out.append(BudgetReached())
                 rounds.end()
-            elif rounds.due:
+            elif rounds.may_open:
                 rounds.open_due(now, self.progress)
         if self.phase is ENDING and not rounds.under_way:
             self.phase = FINAL
             rounds.open_final(now)
         if self.phase is FINAL and not rounds.under_way:
             self.phase = ENDED
-            for member in self.members:
+            for member in members:
                 self.ledger.retire(member.account)
             self._out.append(RunOver())
 

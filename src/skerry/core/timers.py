@@ -43,9 +43,12 @@ class Timers:
 
     def next(self) -> float | None:
         """The next deadline that still matters."""
-        while self.heap and not self._wants(self.heap[0]):
-            heapq.heappop(self.heap)
-        return self.heap[0].when if self.heap else None
+        heap = self.heap
+        while heap:
+            if self._wants(heap[0]):
+                return heap[0].when
+            heapq.heappop(heap)
+        return None
 
     def due(self, now: float) -> Iterator[Alarm]:
         """Every alarm whose time has come, and that matters when its turn comes."""

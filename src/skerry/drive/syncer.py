@@ -127,7 +127,7 @@ class SyncerDriver:
     everything that was to be heard is carried out; `failed`: hears of a fault of ours instead of the caller."""
 
     def __init__(self, core: SyncerCore, plane: Plane, *, clock: Callable[[], float], timer: Callable[[float | None], None],
-                 log: Log | None, settled: Callable[[], None],
+                 log: Log | None, settled: Callable[[], None] | None = None,
                  failed: Callable[[Exception], None] | None = None) -> None:  # fmt: skip
         self.core = core
         self.lines: dict[int, Line] = {}
@@ -150,11 +150,11 @@ class SyncerDriver:
 
     def feed(self, event: SyncerEvent, line: Line | None = None) -> None:
         """Tell the core, and carry out what it decides. `line`: who asks to join."""
-        self._inbox.append((event, line))
         if self._working:
+            self._inbox.append((event, line))
             return
         try:
-            self._work()
+            self._work(event, line)
         except Exception as error:
             if self._failed is None:
                 raise
@@ -170,7 +170,8 @@ class SyncerDriver:
 
     def hear(self, line: Line, message: Any) -> None:
         """A message without a body has come."""
-        if self.is_own(line, message):
+        learner = line.learner
+        if self.lines.get(learner) is line and message.learner == learner and message.generation == line.generation:
             self.feed(message)
 
     def contributed(self, line: Line, message: Contribution) -> None:
@@ -221,9 +222,10 @@ class SyncerDriver:
 
     # ------------------------------------------------------------------ the core
 
-    def _work(self) -> None:
+    def _work(self, event: SyncerEvent, line: Line | None) -> None:
         self._working = True
         try:
+            self._handle(event, line)
             while self._inbox:
                 self._handle(*self._inbox.popleft())
         finally:
@@ -232,7 +234,8 @@ class SyncerDriver:
         if due != self._due:
             self._due = due
             self._timer(due)
-        self._settled()
+        if self._settled is not None:
+            self._settled()
 
     def _handle(self, event: SyncerEvent, line: Line | None) -> None:
         if type(event) is Join and (line is None or line.closed):
@@ -299,29 +302,29 @@ class SyncerDriver:
         for learner, generation, tokens in action.included:
             newest.included[learner] = (generation, tokens)
         self._plane.publish(fragment, action.version, action.step)
+        progress = self.core.progress
         for line in list(self.lines.values()):
-            self._send(line, fragment)
+            if line.sending or line.waiting or line.closed:
+                line.waiting[fragment] = None
+            else:
+                line.sending = not line.send_value(self._delivery(line, fragment, progress))
 
     def _deliver(self, action: Deliver, _: Line | None) -> None:
         line = self.lines.get(action.learner)
         if line is not None:
             for fragment in action.fragments:
-                self._send(line, fragment)
-
-    def _send(self, line: Line, fragment: int) -> None:
-        line.waiting[fragment] = None
-        if not line.sending:
+                line.waiting[fragment] = None
             self._send_next(line)
 
     def _send_next(self, line: Line) -> None:
         while line.waiting and not line.sending and not line.closed:
             fragment = next(iter(line.waiting))
             del line.waiting[fragment]
-            line.sending = not line.send_value(self._delivery(line, fragment))
+            line.sending = not line.send_value(self._delivery(line, fragment, self.core.progress))
 
-    def _delivery(self, line: Line, fragment: int) -> Delivery:
+    def _delivery(self, line: Line, fragment: int, progress: float) -> Delivery:
         """What says to that learner what the newest version is to it."""
         newest = self._newest[fragment]
         generation, tokens = newest.included.get(line.learner, (0, 0))
-        return Delivery(fragment=fragment, version=newest.version, step=newest.step, progress=self.core.progress,
+        return Delivery(fragment=fragment, version=newest.version, step=newest.step, progress=progress,
                         merged=tokens if generation == line.generation else 0)  # fmt: skip

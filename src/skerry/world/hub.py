@@ -59,9 +59,9 @@ class Line(drive.Line):
 
     def say(self, message: SyncerEvent) -> None:
         """Up, a control message."""
-        queue = self._hub.queue
+        queue, driver = self._hub.queue, self._hub.driver
         self.said_at = queue.now
-        queue.after(self.link.latency, self._hub.hear, self, message)
+        queue.after(self.link.latency, driver.join if type(message) is Join else driver.hear, self, message)
 
     def send(self, message: Contribution | ProvideInitial, body: Body, nbytes: int) -> None:
         """Up, with a body: after those that are still being sent."""
@@ -107,17 +107,20 @@ class Hub:
         self.core = SyncerCore(policy, layout)
         self.plane = VirtualPlane(model, queue, merge_s, watch)
         self.driver = drive.SyncerDriver(self.core, self.plane, clock=lambda: queue.now, timer=self._set_timer, log=None,
-                                         settled=self._settled)  # fmt: skip
+                                         settled=self._settled if policy.tokens else None)  # fmt: skip
         self.pipes: dict[int, tuple[Pipe, Pipe]] = {}
-        self.moved_at = 0.0  # when the run last came nearer to its end
         self.value_bytes = [get_codec(policy.codec_down).nbytes(size) for size in layout.sizes]
-        self._by_tokens = policy.tokens > 0  # learners without a quorum come nearer to such a budget, too
-        self._step = self._tokens = 0
+        self._tokens, self._tokens_at = 0, 0.0
 
     @property
     def ended(self) -> bool:
         """Whether the run is over."""
         return self.core.phase is ENDED
+
+    @property
+    def moved_at(self) -> float:
+        """When the run last came nearer to its end."""
+        return max(self._tokens_at, self.core.advanced_at or 0.0)
 
     @property
     def bytes_up(self) -> Counter[int]:
@@ -130,15 +133,6 @@ class Hub:
         return Counter({learner: down.sent(self.queue.now) for learner, (_, down) in self.pipes.items()})
 
     # ------------------------------------------------------------------ what lines bring
-
-    def hear(self, line: Line, message: SyncerEvent) -> None:
-        """A message has come over a line."""
-        if line.lost:
-            return
-        if type(message) is Join:
-            self.driver.join(line, message)
-        else:
-            self.driver.hear(line, message)
 
     def receive(self, line: Line, message: Contribution | ProvideInitial, body: Body) -> None:
         """A message with a body has come over a line."""
@@ -161,13 +155,10 @@ class Hub:
     # ------------------------------------------------------------------ what the driver calls
 
     def _settled(self) -> None:
-        """Whether the run came nearer to its end."""
-        core = self.core
-        step = core.members.step
-        if step > self._step:
-            self._step, self.moved_at = step, self.queue.now
-        elif self._by_tokens and core.ledger.tokens > self._tokens:
-            self._tokens, self.moved_at = core.ledger.tokens, self.queue.now
+        """Learners without a quorum come nearer to a budget of tokens, too."""
+        tokens = self.core.ledger.tokens
+        if tokens > self._tokens:
+            self._tokens, self._tokens_at = tokens, self.queue.now
 
     def _set_timer(self, due: float | None) -> None:
         if due is not None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from skerry.core.layout import Layout
+from skerry.core.phase import ENDED
 from skerry.core.policy import Policy
 from skerry.errors import ConfigError
 from skerry.world.faults import Fault
@@ -64,9 +65,12 @@ class VirtualRun:
             self._strike_at_random(self.world.random_faults(learner))
         hub, queue, patience = self.hub, self.queue, STANDSTILL_STEPS * self.world.run_step(self.policy.quorum)
         patience += sum(fault.duration or self.world.restart for fault in self.world.script)  # whom these stop comes back
-        while not hub.ended and queue.advance():
-            if queue.now - hub.moved_at > patience:
-                raise self._standstill()
+        core, advance, until = hub.core, queue.advance, patience
+        while core.phase is not ENDED and advance():
+            if queue.now > until:
+                until = hub.moved_at + patience
+                if queue.now > until:
+                    raise self._standstill()
         if not hub.ended:
             raise self._standstill()
 
