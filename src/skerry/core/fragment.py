@@ -165,8 +165,8 @@ class Fragment:
         """Order a copy for the question of that step, UNASKED for one that is still to come."""
         if self.state is State.IDLE:
             self._tally.begun = self.turn = self._tally.begun + 1
-        out = self._forget()
         self._moved(why)
+        out = self._forget()
         self.question = step
         self._order = order = CopyOut(fragment=self.index, step=step)
         return [*out, order]
