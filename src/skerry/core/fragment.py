@@ -165,8 +165,8 @@ class Fragment:
         """Order a copy for the question of that step, UNASKED for one that is still to come."""
         if self.state is State.IDLE:
             self._tally.begun = self.turn = self._tally.begun + 1
-        out = self._forget()
         self._moved(why)
+        out = self._forget()
         self.question = step
         self._order = order = CopyOut(fragment=self.index, step=step)
         return [*out, order]
@@ -222,8 +222,7 @@ class Fragment:
 
     def delivered(self, event: Delivery, pace: int) -> list[LearnerAction]:
         """A value has come."""
-        p, held, memory = self.index, self.delivery, self._memory
-        newest = memory.base[p]
+        p, held, memory, newest = self.index, self.delivery, self._memory, self._memory.base[self.index]
         if self._refused and event.version == newest:
             newest -= 1  # the same one once more, to be rid of what was refused
         if self.state is State.ORDERED:

@@ -74,14 +74,6 @@ class Redo(NamedTuple):
     generation: int
 
 
-class Hand(NamedTuple):
-    """A fragment's encoded hand-over. `kept`: what rebase will need of the copy."""
-
-    until: Count
-    body: Body
-    kept: Copy
-
-
 class Holdings(Protocol):
     """What is done to values, copies and bodies on the learner's side, and what outlives an agent."""
 
@@ -157,7 +149,7 @@ class LearnerDriver:
         self._holdings, self._trainer, self._uplink = holdings, trainer, uplink
         fragments = core.policy.fragments
         self._values: list[list[tuple[int, Value]]] = [[] for _ in range(fragments)]  # (version, value), in order of arrival
-        self._hands: list[Hand | None] = [None] * fragments
+        self._hands: list[tuple[Count, tuple[Body, Copy]] | None] = [None] * fragments  # until when, and what `encode` gave
         self._redos: dict[int, Redo] = {}  # by fragment
         self._copy: Copy = None  # of the CopiedOut in hand
         self._busy = False
@@ -193,9 +185,30 @@ class LearnerDriver:
             self._waiting.append((now, event, came))
             return
         self._busy = True
-        self._hear(now, event, came)
-        while self._waiting:
-            self._hear(*self._waiting.popleft())
+        core, holdings, do = self.core, self._holdings, self._do
+        while True:
+            redo = None
+            if type(event) is Delivery:
+                self._values[event.fragment].append((event.version, came))
+            elif type(event) is CopiedOut:
+                self._copy = came
+            elif type(event) is Applied:
+                redo = self._redos.pop(event.fragment)
+                holdings.follow(event.fragment, redo.value)
+            actions = core.handle(now, event)
+            holdings.commit(core.memory, self._redos, core.progress)
+            for action in actions:
+                do[type(action)](action)
+            if redo is not None:
+                holdings.free(redo.value)
+            elif type(event) is CopiedOut:
+                self._copy = None
+                holdings.free_copy(came)
+            elif type(event) is Welcome:  # a trainer may live through several generations: its own count goes on
+                holdings.introduce(event.learner, event.generation, event.first_step - core.memory.origin.steps)
+            if not self._waiting:
+                break
+            now, event, came = self._waiting.popleft()
         self._busy = False
 
     def wants(self, message: Contribution | ProvideInitial) -> bool:
@@ -203,41 +216,18 @@ class LearnerDriver:
         if type(message) is not Contribution:
             return True
         hand = self._hands[message.fragment]
-        return hand is not None and hand.until == message.until
-
-    def _hear(self, now: float, event: LearnerEvent, came: Value | Copy) -> None:
-        core, holdings, redo = self.core, self._holdings, None
-        if type(event) is Delivery:
-            self._values[event.fragment].append((event.version, came))
-        elif type(event) is CopiedOut:
-            self._copy = came
-        elif type(event) is Applied:
-            redo = self._redos.pop(event.fragment)
-            holdings.follow(event.fragment, redo.value)
-        actions = core.handle(now, event)
-        holdings.commit(core.memory, self._redos, core.progress)
-        do = self._do
-        for action in actions:
-            do[type(action)](action)
-        if redo is not None:
-            holdings.free(redo.value)
-        elif type(event) is CopiedOut:
-            self._copy = None
-            holdings.free_copy(came)
-        elif type(event) is Welcome:  # a trainer may live through several generations: its own count goes on
-            holdings.introduce(event.learner, event.generation, event.first_step - core.memory.origin.steps)
+        return hand is not None and hand[0] == message.until
 
     # ------------------------------------------------------------------ actions
 
     def _encode(self, action: Encode) -> None:
-        body, kept = self._holdings.encode(action.fragment, self._copy)
-        self._hands[action.fragment] = Hand(action.until, body, kept)
+        self._hands[action.fragment] = action.until, self._holdings.encode(action.fragment, self._copy)
 
     def _contribute(self, message: Contribution) -> None:
         """New, or open still when a link came back."""
         hand = self._hands[message.fragment]
-        assert hand is not None and hand.until == message.until, "a contribution of which there is no body"
-        self._uplink.send_body(message, hand.body)
+        assert hand is not None and hand[0] == message.until, "a contribution of which there is no body"
+        self._uplink.send_body(message, hand[1][0])
 
     def _provide(self, message: ProvideInitial) -> None:
         self._uplink.send_body(message, self._holdings.initial(message.fragment, self._copy))
@@ -250,8 +240,8 @@ class LearnerDriver:
         assert p not in self._redos, "two orders to take a fragment over"
         value = self._take(p, order.version)
         hand, self._hands[p] = self._hands[p], None
-        assert order.rule != "rebase" or (hand is not None and hand.until == order.until), "rebase without its copy"
-        ready = holdings.prepare(order, value, None if hand is None else hand.kept)
+        assert order.rule != "rebase" or (hand is not None and hand[0] == order.until), "rebase without its copy"
+        ready = holdings.prepare(order, value, None if hand is None else hand[1][1])
         self._redos[p] = Redo(order, value, self.core.memory.generation)
         holdings.commit(self.core.memory, self._redos, self.core.progress)
         self._trainer.take_over(order, ready)

@@ -217,7 +217,7 @@ class Island:
             if self.slowed:
                 self._seconds /= math.prod(self.slowed)
             self._rate = self._shared.progress
-            self._queue.after(self._seconds, self._boundary, self.lives, self._seconds)
+            self._queue.at(self._queue.now + self._seconds, self._boundary, self.lives, self._seconds)
             return
         self._stand()
 
@@ -278,18 +278,21 @@ class Island:
 
     def copy_out(self, order: CopyOut) -> None:
         """At the next boundary."""
-        self._post(order, None)
+        if order.at:
+            self._keep_for_later(order, None)
+        else:
+            self._orders.append((order, None))
 
     def take_over(self, order: TakeOver, ready: tuple[Body, Body]) -> None:
         """At the next boundary."""
-        self._post(order, ready)
-
-    def _post(self, order: CopyOut | TakeOver, ready: Any) -> None:
-        if order.at > self._count.steps:
-            self._later.append((order, ready))
+        if order.at:
+            self._keep_for_later(order, ready)
         else:
-            assert order.at in (0, self._count.steps), "an order for a boundary that is passed"
             self._orders.append((order, ready))
+
+    def _keep_for_later(self, order: CopyOut | TakeOver, ready: Any) -> None:
+        assert order.at >= self._count.steps, "an order for a boundary that is passed"
+        (self._later if order.at > self._count.steps else self._orders).append((order, ready))
 
     def _take_up_later(self) -> None:
         """Orders that are for the boundary that has come."""
@@ -321,7 +324,10 @@ class Island:
     def hear(self, line: Line, message: ToLearner, body: Body = None) -> None:
         """A message from the syncer."""
         if line is self._line:
-            self._feed(message, body)
+            if self._hears:
+                self._driver.feed(self._queue.now, message, body)
+            else:
+                self._inbox.append((message, body))
             if self.state is not _STEPPING and self.state in STANDING:
                 self._stand()
 
