@@ -44,9 +44,10 @@ from skerry.core.syncer import SyncerCore
 from skerry.fabric.messages import Vitals
 from skerry.numerics.accumulate import Screened, weight_of
 from skerry.numerics.merger import Body, Merger
+from skerry.store.records import EventName, Sample
 from skerry.store.snapshot import Origin, Snapshot
 from skerry.store.tape import Head, Tape
-from skerry.syncer.journal import Journal, RoundLog, Sample, Samples
+from skerry.syncer.journal import Journal, RoundLog, Samples
 from skerry.syncer.keeper import Keeper
 from skerry.syncer.pool import Pool
 from skerry.syncer.session import Session
@@ -164,7 +165,7 @@ class Run:
                 self._welcome(sender, action)
             case Refused():
                 assert sender is not None
-                self._around.journal.event("refused", f"{sender}: {action.reason}", bad=True)
+                self._around.journal.event("refused", f"{sender}: {action.reason}")
                 sender.refuse(action)
             case RequestInitial():
                 self.seeder = self.sessions[action.learner]
@@ -188,7 +189,7 @@ class Run:
         for session in self.sessions.values():
             session.link.send(message)
         if isinstance(message, BudgetReached | RunOver):
-            name = "run_over" if isinstance(message, RunOver) else "budget_reached"
+            name: EventName = "run_over" if isinstance(message, RunOver) else "budget_reached"
             self._around.journal.event(name, f"at step {self.core.step}")
         if isinstance(message, RunOver):
             self.ended_at = self._around.clock()
@@ -209,7 +210,7 @@ class Run:
         if answer.verdict == "refused":
             self.refused += 1
             what = f"fragment {answer.fragment} of generation {answer.generation}: {answer.reason}"
-            self._around.journal.event("refused", what, learner=answer.learner, bad=True)
+            self._around.journal.event("refused", what, learner=answer.learner)
         if session is not None:
             session.link.send(answer)
             if answer.step < 0:
