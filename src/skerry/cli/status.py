@@ -19,7 +19,7 @@ from skerry.launch.display import learners_table, step_of
 from skerry.launch.view import told
 from skerry.store.fold import RunState
 from skerry.store.metrics import read_run
-from skerry.store.records import Status, encode
+from skerry.store.records import decode, encode
 
 EXAMPLES = """
 skerry status runs/demo
@@ -44,8 +44,9 @@ def main(arguments: list[str]) -> int:
     try:
         address, token_file = whereabouts(command.run, command.token_file)
         text, note = asyncio.run(ask_status(address, token=Token.read(token_file), tls=command.tls.config())), ""
-        state = RunState()
-        state.take(msgspec.json.decode(text, type=Status))
+        state, answer = RunState(), decode(text.encode())
+        if answer is not None:
+            state.take(answer)
     except (UnreachableError, RefusedError, ProtocolError, RunDirError):  # gone; its port may be another's by now
         if not Path(command.run).is_dir():
             raise
