@@ -34,18 +34,18 @@ def main() -> int:
     return report("rounds", [
         at_most("K = M: goodput (published 84)", _goodput(waits), 93.0, "%"),
         at_least("K = 1: goodput (published 100)", _goodput(none), 99.0, "%"),
-        at_most("K = 1: contributors of 8", none.figures["mean_contributors"], 3.0),
+        at_most("K = 1: contributors of 8", none.figures.mean_contributors, 3.0),
         at_least("K = 1 with grace: goodput (published 100)", _goodput(grace), 99.0, "%"),
-        at_least("K = 1 with grace: contributors of 8", grace.figures["mean_contributors"], 7.2),
-        Row(f"{MANY:,} learners, {STEPS:,} steps, P = 24: rounds", many.figures["rounds"]),
-        Row("contributors to a round", many.figures["mean_contributors"]),
+        at_least("K = 1 with grace: contributors of 8", grace.figures.mean_contributors, 7.2),
+        Row(f"{MANY:,} learners, {STEPS:,} steps, P = 24: rounds", many.figures.rounds),
+        Row("contributors to a round", many.figures.mean_contributors),
         at_most("seconds", seconds, 90.0, "s"),
-        Row("a learner's step with everything that follows from it", 1e6 * seconds / (many.figures["tokens_processed"]), "us"),
+        Row("a learner's step with everything that follows from it", 1e6 * seconds / (many.figures.tokens_processed), "us"),
     ])  # fmt: skip
 
 
 def _goodput(result: RoundsResult) -> float:
-    return 100 * float(result.figures["goodput"])
+    return 100 * float(result.figures.goodput)
 
 
 if __name__ == "__main__":

@@ -340,7 +340,7 @@ def plan_died(planner, chosen, steps):
     world = World(learners=len(each), step_s=min(each), speeds=tuple(min(each) / step for step in each), jitter=0.1,
                   link=";".join(links))  # fmt: skip
     policy = chosen.policy.replace(steps=steps, tokens=0, **planner.patience(chosen))
-    return simulate_rounds(policy, world, params=int(planner.fleet.model.params)).figures["lost_by_cause"]["died"]
+    return simulate_rounds(policy, world, params=int(planner.fleet.model.params)).figures.lost_by_cause["died"]
 
 
 def test_the_examples_last_round_is_whole():

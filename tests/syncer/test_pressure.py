@@ -12,6 +12,8 @@ from skerry.core.messages import Ask, Contribution, Count, Delivery
 from skerry.core.policy import ALL, Policy
 from skerry.fabric.client import ask_status
 from skerry.fabric.wire import encode
+from skerry.store.metrics import read
+from skerry.store.records import Begin
 from skerry.syncer.pool import Pool
 from skerry.syncer.shelf import Edition, Shelf
 from support.puppet import TOKEN, Puppet, running, small_layout, train, until
@@ -124,12 +126,14 @@ def test_status_and_metrics(tmp_path):
         assert before["phase"] == "waiting" and before["learners"] == []
         puppets = await begun(server, 2)
         puppets[0].link.send(puppets[0].vitals(loss=2.5, pid_trainer=7, host="here"))
-        await train(puppets, lambda: any(one["tokens_s"] for one in server._status["learners"]))
+        await train(puppets, lambda: any(one.tokens_s for one in server._status.learners))
         status = json.loads(await ask_status(server.address, token=TOKEN))
         assert status["run"] == server.name and status["phase"] == "running" and status["params"] == LAYOUT.total
         assert [one["state"] for one in status["learners"]] == ["training", "training"]
         assert status["learners"][0]["loss"] == 2.5 and status["learners"][0]["tokens_s"] > 0
         assert status["bytes_up"] > 0 and status["bytes_down"] > status["bytes_up"]
+        begun_at, *_ = read(tmp_path / "run" / "metrics.jsonl")
+        assert isinstance(begun_at, Begin) and begun_at.metrics == f"127.0.0.1:{server._exporter.port}"
         text = await asyncio.to_thread(_get, server._exporter.port)
         found = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
         assert float(found['skerry_rounds_total{result="closed"}']) >= 3

@@ -12,7 +12,7 @@ import pytest
 
 from skerry.core.presets import preset
 from skerry.simulate.rounds import Learner, Versions
-from skerry.syncer.figures import final_figures
+from skerry.store.figures import final_figures
 from skerry.world.run import VirtualRun
 from skerry.world.world import World
 from support.fake_run import tiny_layout
@@ -60,7 +60,7 @@ def test_what_a_frozen_agent_had_not_told_when_it_died_is_remembered_by_the_next
     """It handed over at 9 s and takes the round's value over at 10 s: by design that costs the step between. Who did not know
     would take the value over once more, at the cost of the steps since."""
     ran = Ran("stop:0.agent@9.5s+60s kill:0.agent@10.5s", steps=12, interval=8)
-    assert ran.figures["lost_by_cause"] == {"overlap": TOKENS, "excluded": 0, "refused": 0, "died": 0}
+    assert ran.figures.lost_by_cause == {"overlap": TOKENS, "excluded": 0, "refused": 0, "died": 0}
 
 
 def test_a_trainer_that_is_frozen_within_a_step_ends_it_later_by_as_long() -> None:
@@ -86,7 +86,7 @@ def test_a_slowed_learner_has_its_speed_back_when_the_fault_is_over() -> None:
 
 def test_slow_steps_are_busy_for_as_long_as_they_take() -> None:
     ran = Ran("slow:0x0.25@0s", steps=40)
-    assert ran.end == 164.0 and ran.figures["goodput"] > 0.99
+    assert ran.end == 164.0 and ran.figures.goodput > 0.99
 
 
 def test_synchronous_learners_hear_of_a_token_budgets_progress_with_what_is_delivered() -> None:

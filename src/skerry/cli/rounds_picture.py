@@ -24,7 +24,7 @@ def picture(results: dict[str, RoundsResult], world: World) -> bytes:
     figure, (time, contributors, links, busiest) = canvas("Rounds of unequal learners", panels=4, size=(15, 5),
                                                           widths=(1, 0.9, 1.4, 1.4))  # fmt: skip
     _shares(time, results)
-    contributors.bar(list(results), [result.figures["mean_contributors"] for result in results.values()], color=COLOURS[0])
+    contributors.bar(list(results), [result.figures.mean_contributors for result in results.values()], color=COLOURS[0])
     contributors.set_title("Contributors to a round, mean", **TITLE)
     _traffic(links, {name: result.traffic.gbit.sum(axis=(1, 2)) for name, result in results.items()}, results)
     links.set_title("Traffic of all links, up and down, Gbit/s", **TITLE)
@@ -36,7 +36,7 @@ def picture(results: dict[str, RoundsResult], world: World) -> bytes:
 
 def _shares(panel: Any, results: dict[str, RoundsResult]) -> None:
     bottom = np.zeros(len(results))
-    parts = [(result.figures["goodput"], result.lost_share, result.wait_share - result.load_share, result.load_share)
+    parts = [(result.figures.goodput, result.lost_share, result.wait_share - result.load_share, result.load_share)
              for result in results.values()]  # fmt: skip
     heights = np.array([(*part, max(0.0, 1 - sum(part))) for part in parts]).T * 100
     for (label, colour), height in zip(SHARES, heights, strict=True):

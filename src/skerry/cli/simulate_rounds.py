@@ -133,12 +133,12 @@ def row(name: str, result: RoundsResult) -> dict[str, Any]:
     """A line of the table. Tokens are those of all learners; staleness is in versions, bytes are of bodies."""
     figures = result.figures
     return {
-        "rule": name, "goodput": figures["goodput"], "wait_share": result.wait_share, "load_share": result.load_share,
-        "rounds": figures["rounds"],
-        "skipped": figures["rounds_skipped"], "contributors": figures["mean_contributors"], "staleness": result.staleness,
-        "tokens": figures["tokens_processed"], "merged": figures["tokens_merged"],
-        **{f"lost_{cause}": amount for cause, amount in figures["lost_by_cause"].items()},
-        "virtual_s": result.virtual_s, "GB_up": figures["bytes_up"] / 1e9, "GB_down": figures["bytes_down"] / 1e9,
+        "rule": name, "goodput": figures.goodput, "wait_share": result.wait_share, "load_share": result.load_share,
+        "rounds": figures.rounds,
+        "skipped": figures.rounds_skipped, "contributors": figures.mean_contributors, "staleness": result.staleness,
+        "tokens": figures.tokens_processed, "merged": figures.tokens_merged,
+        **{f"lost_{cause}": amount for cause, amount in figures.lost_by_cause.items()},
+        "virtual_s": result.virtual_s, "GB_up": figures.bytes_up / 1e9, "GB_down": figures.bytes_down / 1e9,
     }  # fmt: skip
 
 

@@ -82,7 +82,7 @@ def job(config: TrainConfig, *, resume: bool) -> Job:
     tree = ("--config", str(run_dir / "config.toml"))
     token = ("--token-file", str(config.syncer.token_file or run_dir / "token"))
     return Job(
-        run_dir=run_dir, learners=config.learners, steps=config.policy.steps,
+        run_dir=run_dir, learners=config.learners,
         syncer=(*this, "syncer", *tree, *(("--resume",) if resume else ())),
         learner=lambda address, learner: (*this, "join", address, *tree, *token, "--id", str(learner)),
         evaluator=(sys.executable, "-m", "skerry.recipe.evaluate", str(run_dir)) if config.launch.evaluate else None,

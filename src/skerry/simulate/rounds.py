@@ -12,14 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from skerry.core.layout import Layout, TensorSpec, build_layout
 from skerry.core.messages import Merge
 from skerry.core.policy import Policy
 from skerry.errors import cannot_work
 from skerry.simulate.traffic import SAMPLES, Meter, Traffic
-from skerry.syncer.figures import final_figures
+from skerry.store.figures import final_figures
+from skerry.store.records import Figures
 from skerry.world.run import VirtualRun
 from skerry.world.world import World
 
@@ -89,7 +89,7 @@ class RoundsResult:
     age of merged contributions in versions; `ages`: how many were how old. Of the faults: how many struck, how many found
     nothing to strike, and those of the script that the run did not live to see."""
 
-    figures: dict[str, Any]
+    figures: Figures
     virtual_s: float
     wait_share: float
     load_share: float

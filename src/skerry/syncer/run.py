@@ -30,9 +30,10 @@ from skerry.core.phase import ENDED
 from skerry.core.policy import Policy
 from skerry.core.syncer import SyncerCore
 from skerry.drive.syncer import SyncerDriver
+from skerry.store.records import Sample
 from skerry.store.snapshot import Origin, Snapshot
 from skerry.store.tape import Head, Tape
-from skerry.syncer.journal import Journal, RoundLog, Sample, Samples
+from skerry.syncer.journal import Journal, RoundLog, Samples
 from skerry.syncer.keeper import Keeper
 from skerry.syncer.plane import ThreadPlane
 from skerry.syncer.session import Session
@@ -108,7 +109,7 @@ class Run:
             case Verdict(verdict="refused"):
                 self.refused += 1
                 what = f"fragment {action.fragment} of generation {action.generation}: {action.reason}"
-                self._around.journal.event("refused", what, learner=action.learner, bad=True)
+                self._around.journal.event("refused", what, learner=action.learner)
             case BudgetReached(learner=-1):
                 self._around.journal.event("budget_reached", f"at step {self.core.step}")
             case RunOver():
@@ -121,7 +122,7 @@ class Run:
     def told(self, session: Session, message: Welcome | Refused) -> None:
         """What became of a Join."""
         if isinstance(message, Refused):
-            self._around.journal.event("refused", f"{session}: {message.reason}", bad=True)
+            self._around.journal.event("refused", f"{session}: {message.reason}")
         else:
             what = f"{session.link.peer}, generation {message.generation}"
             self._around.journal.event("join", what, learner=message.learner)

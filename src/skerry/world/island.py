@@ -43,8 +43,9 @@ from skerry.core.messages import (
 )
 from skerry.core.policy import Policy
 from skerry.drive.learner import LearnerDriver
-from skerry.world.hub import Body, Hub, Line
+from skerry.world.hub import Hub, Line
 from skerry.world.links import Link
+from skerry.world.plane import Body
 from skerry.world.queue import Queue
 from skerry.world.shared import Shared, Trainer, Uplink
 

@@ -13,9 +13,10 @@ from skerry.core.phase import ENDED
 from skerry.core.policy import Policy
 from skerry.errors import ConfigError
 from skerry.world.faults import Fault
-from skerry.world.hub import Hub, Model
+from skerry.world.hub import Hub
 from skerry.world.island import Island, State
 from skerry.world.patience import check_patience
+from skerry.world.plane import Model
 from skerry.world.queue import Queue
 from skerry.world.shared import Trainer
 from skerry.world.world import World

@@ -10,7 +10,7 @@ from skerry.core.memory import LearnerMemory
 from skerry.core.messages import Contribution, Count, FromLearner, ProvideInitial, TakeOver, TakeOverRule
 from skerry.core.policy import Policy
 from skerry.drive.learner import Redo
-from skerry.world.hub import Body
+from skerry.world.plane import Body
 
 
 class Trainer(Protocol):
