@@ -45,13 +45,13 @@ def test_a_full_pool_is_backpressure_and_nothing_is_lost(tmp_path):
 
         def enough():
             nonlocal most
-            most = max(most, server.run.pool.count - server.run.pool.free)
+            most = max(most, server.run.plane.pool.count - server.run.plane.pool.free)
             return server.run.core.rounds.closed >= 6
 
         await train(puppets, enough)
         assert most == 1 and server.run.core.rounds.contributors == 6 * server.run.core.rounds.closed
         assert not any(puppet.ended for puppet in puppets)
-        await until(lambda: server.run.pool.free == 1)
+        await until(lambda: server.run.plane.pool.free == 1)
 
     scenario(tmp_path, play, policy=POLICY.replace(quorum=ALL), buffers=1)
 
@@ -63,11 +63,11 @@ def test_a_body_half_sent_gives_its_buffer_back(tmp_path):
                                until=Count(1, 1, 1))  # fmt: skip
         nbytes = 2 * LAYOUT.sizes[0]
         bad.link._bulk._write(encode(message, nbytes) + bytes(nbytes // 2))
-        await until(lambda: server.run.pool.free == 0)
+        await until(lambda: server.run.plane.pool.free == 0)
         await train([good], lambda: good.all(Ask))  # whose contribution must wait
         await bad.end()
         await train([good], lambda: server.run.core.rounds.closed >= 3)
-        await until(lambda: server.run.pool.free == 1)
+        await until(lambda: server.run.plane.pool.free == 1)
 
     scenario(tmp_path, play, buffers=1)
 
@@ -84,7 +84,7 @@ def test_a_contribution_whose_sender_vanishes_while_it_is_screened(tmp_path):
             await bad.join(server.address)
             await until(lambda: bad.core.joined)
         await train([good, bad], lambda: run.core.rounds.closed >= 3)
-        await until(lambda: run.pool.free == run.pool.count)
+        await until(lambda: run.plane.pool.free == run.plane.pool.count)
 
     scenario(tmp_path, play)
 
@@ -96,8 +96,8 @@ def test_a_slow_reader_delays_nobody(tmp_path):
         before = len(slow.bodies)
         await train([fast], lambda: server.run.core.rounds.closed >= 24)
         assert len(slow.bodies) == before and slow.ended is None
-        old = sum(len(bodies) for bodies in server.run.merger._bodies.values())
-        assert len(server.run.shelf._old) <= 1 and old <= 2 * POLICY.fragments, "no queue of old versions"
+        plane = server.run.plane
+        assert plane.shelf.old <= 1 and plane.merger.spare <= 2 * POLICY.fragments, "no queue of old versions"
         slow.reading = True
         slow.link.resume_bulk()
         newest = server.run.core.versions[:]
@@ -167,4 +167,4 @@ def test_shelf_keeps_old_versions_only_while_they_are_read():
             shelf.take(0, f"reader {version}")
     assert reused == [] and cut == ["reader 0"], "more than one model's worth of old bodies"
     shelf.give(next(iter(shelf._old)), "reader 0")
-    assert reused == [bodies[0]] and shelf.version(0) == 3 and shelf.version(1) == -1
+    assert reused == [bodies[0]] and shelf.present[0].version == 3 and shelf.present[1] is None

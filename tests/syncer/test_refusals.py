@@ -64,20 +64,20 @@ def test_what_is_not_finite_is_refused_and_named(tmp_path, bad, capfd):
             spoiled.append(order)
 
         puppet.spoil = spoil
-        theta = server.run.merger.theta.copy()
+        theta = server.run.plane.merger.theta.copy()
         await train([puppet], lambda: spoiled)
         await until(lambda: puppet.all(Verdict))
         answer = puppet.all(Verdict)[0]
         tensor = LAYOUT.tensors[LAYOUT.fragments[answer.fragment][-1].tensor].name
         assert answer.verdict == "refused"
         assert answer.reason.startswith("non-finite") and answer.reason.endswith(f"in tensor {tensor}")
-        assert np.array_equal(server.run.merger.theta, theta), "the model is untouched"
+        assert np.array_equal(server.run.plane.merger.theta, theta), "the model is untouched"
         puppet.spoil = lambda order, values: None
         await until(lambda: puppet.memory.base == [0, 0] and len(puppet.all(Delivery)) >= 3)  # given again
         await train([puppet], lambda: server.run.core.rounds.closed >= 3)
-        assert np.isfinite(server.run.merger.theta).all()
+        assert np.isfinite(server.run.plane.merger.theta).all()
         assert server.run.core.ledger.total().lost["refused"] > 0
-        await until(lambda: server.run.pool.free == server.run.pool.count)
+        await until(lambda: server.run.plane.pool.free == server.run.plane.pool.count)
         return tensor
 
     tensor = scenario(tmp_path, play)
@@ -95,7 +95,7 @@ def test_a_model_that_is_not_finite_cannot_begin_a_run(tmp_path):
         assert "non-finite" in bad.ended or not server.run.core.versions
         await good.join(server.address)
         await until(lambda: good.begun)
-        assert np.array_equal(server.run.merger.theta, good.theta)
+        assert np.array_equal(server.run.plane.merger.theta, good.theta)
         assert good.all(Delivery)[0].version == 0
 
     scenario(tmp_path, play)
@@ -114,7 +114,7 @@ def test_the_next_one_gives_the_model_if_the_first_dies_of_it(tmp_path):
         await second.join(server.address)
         await first.end()
         await until(lambda: second.begun)
-        assert np.array_equal(server.run.merger.theta, second.theta) and np.array_equal(second.base, second.theta)
+        assert np.array_equal(server.run.plane.merger.theta, second.theta) and np.array_equal(second.base, second.theta)
 
     scenario(tmp_path, play)
 
@@ -204,14 +204,14 @@ SENSELESS_BODIES = {
 def test_senseless_bodies_end_the_link_and_nothing_else(tmp_path, what):
     async def play(server):
         bad, good = await begun(server, 2)  # the bad one is the one that was asked for the model
-        theta = server.run.merger.theta.copy()
+        theta = server.run.plane.merger.theta.copy()
         message, nbytes = SENSELESS_BODIES[what]({"learner": bad.memory.learner, "generation": 1})
         await bad.link.send_bulk(message, bytes(nbytes))
         await until(lambda: bad.ended)
         assert "gave this side up" in bad.ended
-        assert np.array_equal(server.run.merger.theta, theta)
+        assert np.array_equal(server.run.plane.merger.theta, theta)
         await train([good], lambda: server.run.core.rounds.closed > 2)
-        await until(lambda: server.run.pool.free == server.run.pool.count)
+        await until(lambda: server.run.plane.pool.free == server.run.plane.pool.count)
 
     scenario(tmp_path, play)
 

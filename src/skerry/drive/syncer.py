@@ -121,6 +121,11 @@ class Newest:
         self.step = step
         self.included: dict[int, tuple[int, int]] = {}  # learner -> generation, tokens
 
+    def of(self, learner: int, generation: int) -> int:
+        """Up to which of its tokens that generation's work is in there; 0 = none of it."""
+        included, tokens = self.included.get(learner, (0, 0))
+        return tokens if included == generation else 0
+
 
 class SyncerDriver:
     """Owner of its core. `clock`: seconds; `timer(due)`: call `tick(due)` then (None: not at all); `settled`: called when
@@ -325,6 +330,5 @@ class SyncerDriver:
     def _delivery(self, line: Line, fragment: int, progress: float) -> Delivery:
         """What says to that learner what the newest version is to it."""
         newest = self._newest[fragment]
-        generation, tokens = newest.included.get(line.learner, (0, 0))
         return Delivery(fragment=fragment, version=newest.version, step=newest.step, progress=progress,
-                        merged=tokens if generation == line.generation else 0)  # fmt: skip
+                        merged=newest.of(line.learner, line.generation))  # fmt: skip

@@ -103,6 +103,11 @@ class Merger:
         """Every fragment's value."""
         return [self.encode(fragment) for fragment in range(len(self._places))]
 
+    @property
+    def spare(self) -> int:
+        """Bodies that nobody reads, kept to be written again."""
+        return sum(map(len, self._bodies.values()))
+
     def reuse(self, fragment: int, bodies: Iterable[Body]) -> None:
         """Nobody reads these bodies any more. (The one method that another thread may call.)"""
         self._bodies.setdefault(fragment, []).extend(bodies)

@@ -41,7 +41,7 @@ class ThreadPlane:
         self.merger = Merger(policy, layout, *values)
         self.pool = Pool(buffers, self.merger.up.nbytes(max(layout.sizes)))
         self.worker = worker
-        self._shelf = Shelf(policy.fragments, self.merger.reuse, _cut_off)
+        self.shelf = Shelf(policy.fragments, self.merger.reuse, _cut_off)
         self._held: dict[BodyName, deque[Room]] = {}
         self._made: dict[int, Body] = {}  # closed, not yet published
 
@@ -70,18 +70,18 @@ class ThreadPlane:
 
     def edition(self, fragment: int, reader: Reader) -> Edition:
         """The newest version, to be sent to the reader, who gives it back with `returned`."""
-        return self._shelf.take(fragment, reader)
+        return self.shelf.take(fragment, reader)
 
     def returned(self, edition: Edition, reader: Reader) -> None:
         """The reader has been sent it, or is gone."""
-        self._shelf.give(edition, reader)
+        self.shelf.give(edition, reader)
 
     # ------------------------------------------------------------------ drive.syncer.Plane
 
     def provide(self, fragment: int, then: Callable[[str], None]) -> None:
         def looked_at(found: tuple[str, Body]) -> None:
             flaw, body = found
-            self._shelf.put(Edition(fragment, 0, 0, body))
+            self.shelf.put(Edition(fragment, 0, 0, body))
             then(flaw)
 
         self.worker.submit(self.merger.provide, fragment, then=looked_at)
@@ -127,7 +127,7 @@ class ThreadPlane:
             return str(error)
 
     def publish(self, fragment: int, version: int, step: int) -> None:
-        self._shelf.put(Edition(fragment, version, step, self._made.pop(fragment)))
+        self.shelf.put(Edition(fragment, version, step, self._made.pop(fragment)))
 
     def cancel(self, fragment: int, step: int) -> None:
         self.worker.submit(self.merger.cancel, fragment, step)
@@ -138,7 +138,7 @@ class ThreadPlane:
         """What the merger holds is what is sent: the values of a snapshot, or of --init."""
         bodies = await self.worker.submit(self.merger.encode_all)
         for fragment, body in enumerate(bodies):
-            self._shelf.put(Edition(fragment, versions[fragment], steps[fragment], body))
+            self.shelf.put(Edition(fragment, versions[fragment], steps[fragment], body))
 
 
 def _cut_off(reader: Reader) -> None:
