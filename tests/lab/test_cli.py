@@ -14,10 +14,11 @@ import pytest
 import tomli_w
 
 from skerry.cli import main
-from skerry.cli.lab import LabCommand, read_config
-from skerry.cli.lab_tree import LabConfig, load, nested, resolved
+from skerry.cli.lab.run import LabCommand, read_config
+from skerry.config.tree import load, nested
 from skerry.core.policy import Policy
 from skerry.core.presets import PRESETS
+from skerry.recipe.lab import LabConfig
 
 SMALL = ["--learners", "2", "--evals", "2", "--set", "recipe.context=16", "--set", "recipe.batch=1",
          "--set", "recipe.eval_windows=4"]  # fmt: skip
@@ -51,7 +52,7 @@ def test_method_then_file_then_flags_then_set(tmp_path):
 def test_the_defaults():
     config = read_config(LabCommand())
     assert (config.method, config.seed, config.evals, config.policy) == ("decoupled", 0, 12, Policy(steps=1000))
-    assert (config.recipe.model, config.recipe.tokens_per_step, config.world.learners) == ("nano", 512, 4)
+    assert (config.recipe.model, config.world.learners) == ("nano", 4)
 
 
 def test_flags_reach_the_world():
@@ -77,7 +78,7 @@ def test_shards_and_seeds_follow_unless_they_are_given(tmp_path):
 @pytest.mark.parametrize("method", ["decoupled", "streaming", "diloco", "data-parallel"])
 def test_a_settled_tree_is_read_back_as_it_is(method):
     config = read_config(LabCommand(method=method, seed=3, speeds="1,0.5", set=("recipe.betas=[0.5, 0.6]",)))
-    assert load([("again", resolved(config))]) == config
+    assert load(LabConfig, ("again", config.tables())) == config
 
 
 # ---------------------------------------------------------------- what is refused
@@ -252,7 +253,7 @@ def _read_until(terminal: int, what: bytes, seconds: float) -> bytes:
 def test_a_place_that_cannot_be_written_is_refused_before_the_run(out, code, says, tmp_path, text, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here.txt").write_text("")
-    monkeypatch.setattr("skerry.cli.lab.carry_out", None)
+    monkeypatch.setattr("skerry.cli.lab.run.carry_out", None)
     assert main(["lab", "--data", str(text), *QUICK, "--out", out]) == code
     assert capsys.readouterr() == ("", f"skerry: {says}\n")
 
@@ -269,7 +270,7 @@ def test_a_place_that_fails_after_the_run_does_not_cost_it(tmp_path, text, capsy
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("skerry.cli.lab.settle", full)
+    monkeypatch.setattr("skerry.cli.lab.run.settle", full)
     assert main(["lab", "--data", str(text), "--steps", "4", *QUICK, "--json", "--out", str(tmp_path / "o.json")]) == 7
     printed = capsys.readouterr()
     assert "eval_loss" in json.loads(printed.out) and printed.err.startswith("skerry: cannot write")

@@ -12,7 +12,7 @@ import pytest
 
 from skerry.core.presets import preset
 from skerry.simulate.rounds import Learner, Versions
-from skerry.syncer.figures import final_figures
+from skerry.store.figures import final_figures
 from skerry.world.run import VirtualRun
 from skerry.world.world import World
 from support.fake_run import tiny_layout

@@ -13,9 +13,9 @@ from skerry.codecs import get_codec
 from skerry.core.layout import Layout
 from skerry.core.messages import Cancel, Close, Merge, TakeOverRule
 from skerry.core.policy import Policy
-from skerry.learner.parameters import Fragments, Parameters
 from skerry.numerics.accumulate import Screened, weight_of
 from skerry.numerics.merger import Body, Merger
+from skerry.numerics.parameters import Fragments, Parameters
 from skerry.numerics.task import Task
 
 Values = NDArray[np.float32]

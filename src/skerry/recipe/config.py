@@ -6,13 +6,10 @@ equal files run the same job. Rates follow the run's progress (0 to 1), never a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
 
 from skerry.errors import ConfigError, cannot_work
-from skerry.recipe.model import SIZES
-
-Size = Literal["nano", "tiny", "small"]
+from skerry.recipe.sizes import SIZES, Size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +53,9 @@ class RecipeConfig:
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise _bad("betas", self.betas, "give two numbers from 0 to below 1")
 
-    @property
-    def tokens_per_step(self) -> int:
-        """Bytes that one learner's step learns to predict."""
-        return self.batch * self.context
-
-
-assert set(SIZES) == set(get_args(Size))
+    def shared_by(self, learners: int) -> RecipeConfig:
+        """With a shard of the data for each of so many learners, unless the shards are given."""
+        return replace(self, shards=self.shards or learners)
 
 
 def _bad(name: str, value: object, allowed: str) -> ConfigError:

@@ -8,14 +8,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Literal, get_args
 
+from skerry.config.toml import filled, read
+from skerry.config.tree import Tree, load
 from skerry.core.policy import CodecName
 from skerry.errors import ConfigError, cannot_work
 from skerry.world.links import Link
 
 Aim = Literal["time", "cost"]
 MOST_SITES = 10
+NEEDED = ("chips", "speed")  # by every site
 MOST_FAILURES = 1_000_000  # a day, of all chips: their goodput is reckoned failure by failure
 FLOPS_PER_PARAMETER = 6
 """Of a token, forward and backward: Kaplan et al., arXiv 2001.08361."""
@@ -158,7 +162,7 @@ class SyncerPart:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fleet:
+class Fleet(Tree):
     """The whole file. Raises ConfigError where a value cannot work."""
 
     model: ModelPart = field(default_factory=ModelPart)
@@ -198,3 +202,23 @@ class Fleet:
             allowed = f"its chips would fail {worst.daily:.2g} times a day: give more hours (mtbi) or fewer chips"
             raise cannot_work(f"sites.{worst.name}.{name}", getattr(worst, name),
                               f"{allowed} (at most {MOST_FAILURES:,} a day in all)")  # fmt: skip
+
+
+def read_fleet(path: Path) -> Fleet:
+    """The file. Raises ConfigError for unknown keys, wrong types, and what a site cannot do without."""
+    tables = read(path)
+    listed = tables.pop("sites", [])
+    if not isinstance(listed, list) or not all(isinstance(site, dict) for site in listed):
+        raise ConfigError(f"{path}: sites is no list of tables", remedy="write [[sites]] above the keys of each site")
+    sites = []
+    for number, site in enumerate(listed):
+        where = f"sites.{site.get('name', number)}"
+        for key in NEEDED:
+            if key not in site:
+                raise ConfigError(f"{path}: {where} has no {key}", remedy=f"every site needs {' and '.join(NEEDED)}")
+        sites.append(filled(Site(name=str(number), chips=1, speed=1.0), site, lambda key: str(path), f"{where}."))
+    fleet = replace(load(Fleet, (str(path), tables)), sites=tuple(sites))
+    for key in ("params", "tokens"):
+        if key not in tables.get("model", {}):
+            raise ConfigError(f"{path}: model.{key} is missing", remedy="write it into the table [model]")
+    return fleet

@@ -31,10 +31,11 @@ from skerry.fabric.listener import Listener
 from skerry.fabric.messages import LayoutText, StatusText
 from skerry.numerics.merger import Merger
 from skerry.store.export import check_values, load_values
+from skerry.store.figures import final_figures
 from skerry.store.metrics import MetricsLog
 from skerry.store.snapshot import Origin, Snapshot
 from skerry.syncer.config import SyncerConfig
-from skerry.syncer.figures import final_figures, status
+from skerry.syncer.figures import status
 from skerry.syncer.journal import Journal, make_log
 from skerry.syncer.keeper import Keeper, writing
 from skerry.syncer.prometheus import Exporter
