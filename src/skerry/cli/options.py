@@ -30,13 +30,11 @@ Shown: TypeAlias = tyro.conf.AvoidSubcommands[T]
 
 def hint(value: str) -> str:
     """What --help says of a default, unless there is none."""
-    return "" if value in ("None", "") else f"(default: {value})"
+    return "" if value == "None" else f"(default: {value})"
 
 
 Maybe: TypeAlias = Annotated[T | None, tyro.conf.arg(help_behavior_hint=hint)]
 """A flag that need not be given: its help says what holds then."""
-Listed: TypeAlias = Annotated[tuple[str, ...], tyro.conf.arg(help_behavior_hint=hint)]
-"""A flag with any number of values; by default none."""
 _REGISTRY = ConstructorRegistry()
 
 
@@ -54,6 +52,16 @@ def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
     return PrimitiveConstructorSpec(nargs=1, metavar="PATH", instance_from_str=read,
                                     is_instance=lambda value: isinstance(value, Path),
                                     str_from_instance=lambda value: [str(value)])  # fmt: skip
+
+
+@_REGISTRY.primitive_rule
+def _texts(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[tuple[str, ...]] | None:
+    """No texts are shown as "none", rather than as nothing at all."""
+    if info.type != tuple[str, ...] or tyro.conf.UseAppendAction in info.markers:
+        return None
+    return PrimitiveConstructorSpec(nargs="*", metavar="[STR [STR ...]]", instance_from_str=tuple,
+                                    is_instance=lambda value: isinstance(value, tuple),
+                                    str_from_instance=lambda value: list(value) or ["none"])  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

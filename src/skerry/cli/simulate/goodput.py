@@ -94,10 +94,11 @@ def _seeds(command: GoodputCommand) -> range:
 
 def base(command: GoodputCommand) -> Job:
     """What all jobs have in common. Raises ConfigError for what cannot work."""
-    away = seconds("mean_return", command.mean_return)
+    returns = Returns(law=command.law, mean=seconds("mean_return", command.mean_return), shape=command.shape,
+                      power=command.power)  # fmt: skip
     return Job(chips=1, learners=1, days=command.days, slice_chips=command.slice_chips, stops=command.stops,
-               stalls=command.stalls, mtbi=seconds("mtbi", command.mtbi, zero=False), shrink=seconds("shrink", command.shrink),
-               grow=seconds("grow", command.grow), returns=Returns(law=command.law, mean=away, shape=command.shape, power=command.power))  # fmt: skip
+               stalls=command.stalls, mtbi=seconds("mtbi", command.mtbi, zero=False), returns=returns,
+               shrink=seconds("shrink", command.shrink), grow=seconds("grow", command.grow))  # fmt: skip
 
 
 def grid(command: GoodputCommand) -> list[Job]:
@@ -159,9 +160,9 @@ def _fit(command: GoodputCommand, given: list[Target], start: Job, seeds: range,
 
         result = fit(given, start, goodputs)
     rows: list[dict[str, Any]] = [
-            {"chips": target.chips, "learners": target.learners, "kind": target.kind, "given": target.goodput,
-             "goodput": goodput, "residual": goodput - target.goodput}
-            for target, goodput in zip(given, result.goodputs, strict=True)]  # fmt: skip
+        {"chips": target.chips, "learners": target.learners, "kind": target.kind, "given": target.goodput, "goodput": goodput,
+         "residual": goodput - target.goodput} for target, goodput in zip(given, result.goodputs, strict=True)
+    ]  # fmt: skip
     errors = [abs(row["residual"]) for row in rows]
     more = {"fitted": {f"{name}_s": value for name, value in result.times.items()},
             "undetermined": list(result.undetermined), "mean_error": sum(errors) / len(errors), "worst_error": max(errors),

@@ -9,7 +9,7 @@ from typing import Any
 
 import tyro
 
-from skerry.cli.options import Listed, by_key, parse
+from skerry.cli.options import by_key, parse
 from skerry.cli.outputs import OutputOptions, emit
 from skerry.cli.progress import Bar
 from skerry.config.amounts import count, seconds
@@ -50,7 +50,7 @@ class RoundsCommand(OutputOptions):
     rule: str | None = None
     """K=M, K=1 or grace: one row alone; policy: as the policy says; all: the three. None: all, or policy if --set changes what
     they settle themselves (policy.quorum, policy.synchronous, policy.grace)."""
-    speeds: Listed = ()  # relative: 1,0.5; fewer than learners are repeated in turn; none: half of the learners 0.82
+    speeds: tuple[str, ...] = ()  # relative: 1,0.5; fewer than learners are repeated in turn; none: half of the learners 0.82
     jitter: float = 0.1  # spread of step times: standard deviation over mean
     step_time: str = "1s"  # of a step at speed 1
     link: str = ""  # of every learner: LATENCY,BANDWIDTH; several, parted by ";", go to the learners in turn
