@@ -15,7 +15,7 @@ import tomli_w
 
 from skerry.cli import main
 from skerry.cli.lab.run import LabCommand, read_config
-from skerry.config.tree import load, nested
+from skerry.config.tree import flat, load, nested
 from skerry.core.policy import Policy
 from skerry.core.presets import PRESETS
 from skerry.recipe.lab import LabConfig
@@ -47,6 +47,11 @@ def test_method_then_file_then_flags_then_set(tmp_path):
     assert _command(tmp_path, toml, method="streaming").policy == PRESETS["streaming"].replace(outer_lr=0.5, steps=7)
     config = _command(tmp_path, toml, steps=8, lr=2e-3, set=("recipe.lr=3e-3", "world.link=100ms,1Gbit"))
     assert (config.method, config.policy.steps, config.recipe.lr, config.world.link) == ("diloco", 8, 3e-3, "100ms,1Gbit")
+
+
+def test_only_what_all_layers_come_to_is_checked(tmp_path):
+    config = _command(tmp_path, "[policy]\nquorum = 8\n", learners=8)
+    assert (config.policy.quorum, config.world.learners) == (8, 8)
 
 
 def test_the_defaults():
@@ -156,6 +161,7 @@ def test_a_key_that_is_value_and_table_is_refused(capsys):
 
 def test_nested_tables():
     assert nested({"a.b.c": 1, "a.d": [2], "e": 3}) == {"a": {"b": {"c": 1}, "d": [2]}, "e": 3}
+    assert nested(flat({"tls": {}, "a": {"b": {}, "c": 1}})) == {"tls": {}, "a": {"b": {}, "c": 1}}  # [tls] says something
 
 
 # ---------------------------------------------------------------- what comes of it

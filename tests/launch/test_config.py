@@ -49,6 +49,10 @@ def test_flags_go_over_the_file_and_the_file_over_the_preset(tmp_path):
     assert tree.policy == PRESETS["streaming"].replace(outer_lr=0.5, steps=7)
 
 
+def test_a_table_without_keys_is_there(tmp_path):
+    assert _load(_file(tmp_path, "[learner.tls]\n")).learner.tls == TlsConfig()
+
+
 def test_flags_reach_every_part():
     given = ["--policy.outer-lr", "0.8", "--recipe.model", "tiny", "--learners", "5", "--chaos", "kill:4@1s", "--name", "x"]
     tree = read_command([*given, "--syncer.snapshot-rounds", "9", "--launch.max-restarts", "1"]).tree

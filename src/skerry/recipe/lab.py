@@ -16,12 +16,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
+from skerry.config.checks import whole
 from skerry.config.toml import plain
 from skerry.config.tree import Tables, Tree, Values
 from skerry.core.layout import TensorSpec, build_layout
 from skerry.core.policy import Policy
 from skerry.core.presets import preset
-from skerry.errors import ConfigError, cannot_work
+from skerry.errors import ConfigError
 from skerry.recipe.config import RecipeConfig
 from skerry.recipe.sizes import SIZES, Size
 from skerry.recipe.tree import STEPS
@@ -50,10 +51,8 @@ class LabConfig(Tree):
     world: World = field(default_factory=World)
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise cannot_work("seed", self.seed, "give a whole number, 0 or more")
-        if self.evals < 1:
-            raise cannot_work("evals", self.evals, "give 1 or more")
+        whole(self, "seed", least=0)
+        whole(self, "evals")
         if self.method == DATA_PARALLEL:
             check_data_parallel(self.policy.steps, self.world)
         else:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from skerry.errors import ConfigError, cannot_work
+from skerry.config.checks import whole
+from skerry.errors import ConfigError
 
 Size = Literal["nano", "tiny", "small"]
 
@@ -20,9 +21,7 @@ class ModelConfig:
     hidden: int  # width of the feed-forward part
 
     def __post_init__(self) -> None:
-        for name in ("width", "layers", "heads", "hidden"):
-            if getattr(self, name) < 1:
-                raise cannot_work(f"model.{name}", getattr(self, name), "set it to 1 or more")
+        whole(self, "width", "layers", "heads", "hidden", where="model.")
         if self.width % (2 * self.heads):
             raise ConfigError(f"model.width = {self.width} does not divide into {self.heads} heads of even width",
                               remedy="make width a multiple of twice the number of heads")  # fmt: skip

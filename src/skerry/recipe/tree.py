@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from skerry.config.checks import whole
 from skerry.config.tree import Tree, Values
 from skerry.core.policy import Policy
 from skerry.core.presets import preset
-from skerry.errors import cannot_work
 from skerry.fabric.tls import TlsConfig
 from skerry.launch.processes import LaunchConfig
 from skerry.recipe.config import RecipeConfig
@@ -62,8 +62,7 @@ class TrainConfig(RunConfig):
     """The tree of a whole run on this machine. Raises ConfigError where its parts do not fit each other."""
 
     def __post_init__(self) -> None:
-        if self.learners < 1:
-            raise cannot_work("learners", self.learners, "give 1 or more")
+        whole(self, "learners")
         check_learners(self.policy, self.learners)
         self.faults.check_learners(self.learners)
 

@@ -9,8 +9,9 @@ import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
+from skerry.config.checks import not_negative, one_of, positive, share, whole
 from skerry.config.toml import filled, read
 from skerry.config.tree import Tree, load
 from skerry.core.policy import CodecName
@@ -40,21 +41,15 @@ class Site:
     availability: float = 1.0  # share of the time in which the site is there; it is paid for only then
 
     def __post_init__(self) -> None:
-        for name in ("chips", "slice_chips"):
-            self._check(name, "give a whole number, 1 or more", getattr(self, name) >= 1)
-        for name in ("speed", "mtbi"):
-            self._check(name, "give a number above 0", 0 < getattr(self, name) < math.inf)
-        for name in ("price", "back"):
-            self._check(name, "give 0 or more", 0 <= getattr(self, name) < math.inf)
-        self._check("availability", "give a share of the time, above 0 and at most 1", 0 < self.availability <= 1)
+        where = f"sites.{self.name}."
+        whole(self, "chips", "slice_chips", where=where)
+        positive(self, "speed", "mtbi", where=where)
+        not_negative(self, "price", "back", where=where)
+        share(self, "availability", where=where, zero=False)
         try:
             Link.parse(self.link)
         except ConfigError as error:
             raise ConfigError(f"sites.{self.name}: {error.message}", remedy=error.remedy) from error
-
-    def _check(self, name: str, allowed: str, fine: bool) -> None:
-        if not fine:
-            raise cannot_work(f"sites.{self.name}.{name}", getattr(self, name), allowed)
 
     @cached_property
     def link_(self) -> Link:
@@ -114,12 +109,8 @@ class ChoicesPart:
         for name in ("learners_per_site", "intervals", "overlaps"):
             if min(getattr(self, name)) < 1:
                 raise cannot_work(f"choices.{name}", list(getattr(self, name)), "give whole numbers, 1 or more")
-        for name in ("fragments", "quorum", "min_chips"):
-            if getattr(self, name) < 1:
-                raise cannot_work(f"choices.{name}", getattr(self, name), "give a whole number, 1 or more")
-        for name in ("headroom", "max_overlap"):
-            if not 0 < getattr(self, name) <= 1:
-                raise cannot_work(f"choices.{name}", getattr(self, name), "give a share, above 0 and at most 1")
+        whole(self, "fragments", "quorum", "min_chips", where="choices.")
+        share(self, "headroom", "max_overlap", where="choices.", zero=False)
         most = self.max_overlap * max(self.intervals)
         if min(self.overlaps) > most or min(self.overlaps) >= max(self.intervals):
             allowed = f"give one of at most {most:g} (choices.max_overlap of the longest interval), and below the interval"
@@ -142,8 +133,7 @@ class GoalPart:
 
     def check(self) -> None:
         """Raises ConfigError."""
-        if self.least not in get_args(Aim):
-            raise cannot_work("goal.least", self.least, f"choose one of {', '.join(get_args(Aim))}")
+        one_of(self, "least", Aim, where="goal.")
         for name in ("max_days", "max_cost"):
             if not getattr(self, name) > 0:
                 raise cannot_work(f"goal.{name}", getattr(self, name), "give a number above 0")
