@@ -23,12 +23,13 @@ from statistics import fmean
 
 from benchmarks._table import Row, at_least, at_most, report
 
-from skerry.cli.toml import read
+from skerry.config.toml import read
 from skerry.core.layout import Layout, build_layout
 from skerry.core.policy import Policy
 from skerry.core.presets import preset
-from skerry.learner.parameters import Parameters
-from skerry.recipe.model import SIZES, Decoder
+from skerry.numerics.parameters import Parameters
+from skerry.recipe.model import Decoder
+from skerry.recipe.sizes import SIZES
 from skerry.simulate.bandwidth import Job, method
 from skerry.simulate.rounds import RoundsResult, simulate_rounds
 from skerry.store.metrics import read as read_records

@@ -248,9 +248,9 @@ def test_any_world_ends_with_every_token_accounted_for(
 
 
 @pytest.mark.parametrize(("policy", "world", "words"), [
-    ({"steps": 0}, {}, "policy.steps and policy.tokens are 0"),
-    ({"quorum": 5}, {}, "policy.quorum = 5 is more than the 3 learners"),
-    ({"wait_for": 4}, {}, "policy.wait_for = 4 is more than the 3 learners"),
+    ({"steps": 0}, {}, "policy.steps = 0 and policy.tokens = 0"),
+    ({"quorum": 5}, {}, "policy.quorum = 5 is more than learners = 3"),
+    ({"wait_for": 4}, {}, "policy.wait_for = 4 is more than learners = 3"),
     ({}, {"faults": "leave:0@3s leave:1@3s leave:2@3s"}, "standstill at step"),
 ])  # fmt: skip
 def test_a_run_that_could_not_end_is_refused(policy: dict, world: dict, words: str) -> None:

@@ -285,10 +285,11 @@ def test_lists_go_by_commas_or_spaces_and_amounts_by_letters(capsys):
 def test_a_picture_has_every_latency():
     latencies = [f"{i}ms" for i in range(1, 9)]
     figure = []
-    from skerry.cli import simulate_bandwidth as command
+    from skerry.cli.simulate import bandwidth as command
+    from skerry.report.pictures import bandwidth as pictures
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "png", lambda drawn: figure.append(drawn) or b"")
+        patch.setattr(pictures, "png", lambda drawn: figure.append(drawn) or b"")
         patch.setattr(command, "emit", lambda *_, draw, **__: draw())
         command.main(["--points", "2", "--latency", *latencies])
     shown = {text.get_text() for axes in figure[0].axes for text in axes.get_legend().get_texts()}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from skerry.cli import main
-from skerry.cli.simulate_rounds import RoundsCommand, read_config
+from skerry.cli.simulate.rounds import RoundsCommand, read_config
 from skerry.codecs import get_codec
 from skerry.core.layout import TensorSpec, build_layout
 from skerry.core.messages import Close, Merge
@@ -51,7 +51,7 @@ def test_a_slow_learner_in_step_with_the_others_misses_no_fragment_for_ever() ->
 def test_it_meets_the_rounds_that_the_lab_meets() -> None:
     """One virtual driver: with the same layout, policy and world, tensors change nothing of what the core sees."""
     from skerry.core.layout import build_layout
-    from skerry.learner.parameters import Parameters
+    from skerry.numerics.parameters import Parameters
 
     task, policy = ToyTask(), preset("decoupled", fragments=4, interval=8, steps=60)
     world = World(learners=3, speeds=(1, 0.8, 0.3), jitter=0.2, link="200ms,10kbit", fault_rate=0.1, downtime=6, seed=3)
@@ -152,7 +152,7 @@ def test_amounts_and_lists_are_written_as_in_the_other_simulations(capsys: pytes
     (["--params", "5"], "params = 5 cannot work; give at least one a fragment (24)"),
     (["--rule", "K=2"], "--rule 'K=2' is none that there is; choose one of all, K=M, K=1, grace, policy"),
     (["--set", "policy.quorums=2"], "unknown key policy.quorums"),
-    (["--set", "recipe.lr=2"], "--set recipe: there is no such table here"),
+    (["--set", "recipe.lr=2"], "--set: unknown key recipe = {'lr': 2}; allowed in the top level are policy, world"),
     (["--faults", "kill:9@3s"], "there is no learner 9"),
     (["--learners", "0"], "world.learners = 0 cannot work"),
     (["--link", "5"], "link '5': cannot read '5'"),

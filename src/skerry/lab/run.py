@@ -12,9 +12,9 @@ from skerry.core.policy import Policy
 from skerry.lab.evaluator import Evaluator, Progress
 from skerry.lab.result import Result, hash_of
 from skerry.lab.tensors import LabModel, LabTrainer
-from skerry.learner.parameters import Fragments
+from skerry.numerics.parameters import Fragments
 from skerry.numerics.task import Task
-from skerry.store.figures import final_figures
+from skerry.store.figures import final_figures, presence
 from skerry.world.run import Strike, VirtualRun
 from skerry.world.world import World
 
@@ -51,10 +51,9 @@ def _result(live: VirtualRun, eyes: Evaluator, loss: float) -> Result:
     hub, end = live.hub, live.queue.now
     up, down = hub.bytes_up.total(), hub.bytes_down.total()
     figures = final_figures("lab", hub.core, {}, (up, down), end)
-    present = sum(end - member.first_join for member in hub.core.members)
     return Result(
         eval_loss=loss, eval_curve=tuple(eyes.curve), virtual_s=round(end, 6), goodput=figures.goodput,
-        wait_share=live.waited / present, params=live.layout.total,
+        wait_share=live.waited / presence(hub.core, end), params=live.layout.total,
         tokens={"processed": figures.tokens_processed, "merged": figures.tokens_merged, "pending": figures.tokens_pending,
                 "lost": figures.lost_by_cause},
         rounds=figures.rounds, rounds_skipped=figures.rounds_skipped, rounds_cancelled=figures.rounds_cancelled,

@@ -12,9 +12,9 @@ from skerry.core.layout import Layout
 from skerry.core.messages import Merge, TakeOverRule
 from skerry.core.policy import Policy
 from skerry.exchange import Exchange, Values, change
-from skerry.learner.parameters import Fragments, Parameters
 from skerry.numerics.accumulate import Screened, weight_of
 from skerry.numerics.merger import Body, Merger
+from skerry.numerics.parameters import Fragments, Parameters
 from skerry.numerics.task import Task
 
 

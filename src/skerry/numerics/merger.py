@@ -58,19 +58,19 @@ class Merger:
 
     def provide(self, fragment: int) -> tuple[str, Body]:
         """A first value has been received into theta: what is wrong with it ("" if nothing is), and its encoding."""
-        flaw = screen(self._parts[fragment], memoryview(self.values(fragment)).cast("B"), get_codec("fp32")).flaw
+        flaw = screen(self._parts[fragment], self.values(fragment).data.cast("B"), get_codec("fp32")).flaw
         return flaw, self.encode(fragment)
 
     def screen(self, fragment: int, body: Body) -> Screened:
         """First pass over a contribution."""
-        return screen(self._parts[fragment], memoryview(body), self.up)
+        return screen(self._parts[fragment], body.data, self.up)
 
     def add(self, fragment: int, step: int, body: Body, screened: Screened, weight: float) -> None:
         """Accumulate a contribution into its round."""
         if (fragment, step) not in self._rounds:
             memory = self._spare.pop() if self._spare else self._memory()
             self._rounds[fragment, step] = (Accumulator(self._parts[fragment], self._rule, memory), memory)
-        self._rounds[fragment, step][0].add(memoryview(body), self.up, screened, weight)
+        self._rounds[fragment, step][0].add(body.data, self.up, screened, weight)
 
     def close(self, fragment: int, step: int) -> Body:
         """The outer step on what the round accumulated. Returns the new value, encoded. Raises FloatingPointError if it
@@ -96,7 +96,7 @@ class Merger:
         """The fragment's value as it stands, in the downward codec; give the body back with `reuse`."""
         values, spare = self.values(fragment), self._bodies.get(fragment)
         body = spare.pop() if spare else np.zeros(self.down.nbytes(values.size), np.uint8)
-        self.down.encode(values, memoryview(body))
+        self.down.encode(values, body.data)
         return body
 
     def encode_all(self) -> list[Body]:

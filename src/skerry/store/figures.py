@@ -26,8 +26,8 @@ def status(run: str, core: SyncerCore, t: float, traffic: tuple[int, int]) -> St
     return Status(
         t=round(t, 3), run=run, phase=core.phase, step=core.step, progress=core.progress,
         budget=Budget(steps=policy.steps, tokens=policy.tokens), params=core.layout.total, rounds=rounds.closed,
-        rounds_open=len(rounds.open), rounds_cancelled=rounds.cancelled, rounds_skipped=rounds.skipped,
-        mean_contributors=_mean_contributors(core), grace_s=core.grace.window(), live=core.members.live,
+        rounds_open=rounds.under_way, rounds_cancelled=rounds.cancelled, rounds_skipped=rounds.skipped,
+        mean_contributors=mean_contributors(core), grace_s=core.grace.window(), live=core.members.live,
         bytes_up=traffic[0], bytes_down=traffic[1], ledger=ledger(total), lost_by_cause=dict(total.lost.items()),
     )  # fmt: skip
 
@@ -36,13 +36,13 @@ def final_figures(run: str, core: SyncerCore, paces: Mapping[int, Pace], traffic
     """What the syncer knows of the summary. `paces`: of the learners that told theirs; `end`: seconds, as the core's times."""
     total, params, members = core.ledger.total(), core.layout.total, list(core.members)
     amounts = ledger(total)
-    present = sum(end - member.first_join for member in members)
+    present = presence(core, end)
     steps = sum(member.first_step + member.account.count.steps for member in members)
     useful_us = (total.busy_merged + total.busy_lost["overlap"]) / params
     return Figures(
         run=run, phase=core.phase, params=params, learners=len(members), step=core.step,
         rounds=core.rounds.closed, rounds_cancelled=core.rounds.cancelled, rounds_skipped=core.rounds.skipped,
-        mean_contributors=_mean_contributors(core),
+        mean_contributors=mean_contributors(core),
         wall_s=round(end - min((member.first_join for member in members), default=end), 3),
         tokens_processed=_tokens(amounts.processed, params), tokens_merged=_tokens(amounts.merged, params),
         tokens_lost=_tokens(amounts.lost, params), tokens_pending=_tokens(amounts.pending, params),
@@ -55,7 +55,13 @@ def final_figures(run: str, core: SyncerCore, paces: Mapping[int, Pace], traffic
     )  # fmt: skip
 
 
-def _mean_contributors(core: SyncerCore) -> float:
+def presence(core: SyncerCore, end: float) -> float:
+    """Seconds, up to `end`, that all learners have been of the run, from each one's first join on."""
+    return sum(end - member.first_join for member in core.members)
+
+
+def mean_contributors(core: SyncerCore) -> float:
+    """Of a round."""
     return core.rounds.contributors / core.rounds.closed if core.rounds.closed else 0.0
 
 

@@ -12,6 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
+from skerry.config.checks import not_negative, positive
 from skerry.errors import ConfigError, cannot_work
 from skerry.world.faults import Fault, FaultScript
 from skerry.world.links import Link
@@ -38,11 +39,8 @@ class World:
     def __post_init__(self) -> None:
         if not isinstance(self.learners, int) or not 1 <= self.learners <= MOST_LEARNERS:
             raise _bad("learners", self.learners, f"give a whole number, 1 or more and at most {MOST_LEARNERS:,}")
-        for name in ("step_s", "downtime"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise _bad(name, getattr(self, name), "give more than 0 seconds")
-        if not 0 <= self.restart < float("inf"):
-            raise _bad("restart", self.restart, "give 0 or more seconds")
+        positive(self, "step_s", "downtime", where="world.")
+        not_negative(self, "restart", where="world.")
         for speed in self.speeds:
             if not 0 < speed < float("inf"):
                 raise _bad("speeds", self.speeds, f"{speed!r} is no speed: give numbers above 0")

@@ -8,12 +8,16 @@ parameters are; values come already rounded to the parameter's dtype, so writing
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from skerry.core.layout import Layout, TensorSpec
 from skerry.errors import ConfigError
+
+Values: TypeAlias = NDArray[np.float32]
 
 
 class Parameters:
@@ -62,19 +66,19 @@ class Fragments:
                 at += piece.size
             self._members.append(members)
 
-    def copy_out(self, fragment: int, target: NDArray) -> None:
+    def copy_out(self, fragment: int, target: Values) -> None:
         """target = parameters."""
         self._each(fragment, target, lambda part, parameter: part.copy_(parameter))
 
-    def overwrite(self, fragment: int, value: NDArray) -> None:
+    def overwrite(self, fragment: int, value: Values) -> None:
         """parameters = value."""
         self._each(fragment, value, lambda part, parameter: parameter.copy_(part))
 
-    def add(self, fragment: int, change: NDArray) -> None:
+    def add(self, fragment: int, change: Values) -> None:
         """parameters += change, rounded once."""
         self._each(fragment, change, _add)
 
-    def blend(self, fragment: int, value: NDArray, share: float) -> None:
+    def blend(self, fragment: int, value: Values, share: float) -> None:
         """parameters = share * value + (1 - share) * parameters, rounded once."""
 
         def lerp(part: torch.Tensor, parameter: torch.nn.Parameter) -> None:
@@ -85,11 +89,11 @@ class Fragments:
 
         self._each(fragment, value, lerp)
 
-    def round(self, fragment: int, value: NDArray) -> None:
+    def round(self, fragment: int, value: Values) -> None:
         """Round to the parameters' dtypes, in place."""
         self._each(fragment, value, lambda part, parameter: part.copy_(part.to(parameter.dtype)))
 
-    def _each(self, fragment: int, area: NDArray, do: Callable[[torch.Tensor, torch.nn.Parameter], object]) -> None:
+    def _each(self, fragment: int, area: Values, do: Callable[[torch.Tensor, torch.nn.Parameter], object]) -> None:
         flat = torch.from_numpy(area)
         with torch.no_grad():
             for parameter, start, stop in self._members[fragment]:

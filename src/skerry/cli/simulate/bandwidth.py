@@ -6,20 +6,19 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
-from skerry.cli.amounts import count, listed
-from skerry.cli.canvas import COLOURS, SMALL, TITLE, canvas, png
 from skerry.cli.complaints import as_typed
 from skerry.cli.options import Maybe, parse
 from skerry.cli.outputs import OutputOptions, emit, table
+from skerry.config.amounts import count, listed
 from skerry.core.policy import CodecName, Policy
 from skerry.core.presets import preset
 from skerry.errors import ConfigError, cannot_work
+from skerry.report.pictures.bandwidth import DASHES, picture
 from skerry.simulate.bandwidth import Job, Method, method
 from skerry.world.links import Link
 
 TARGETS = (50, 80, 90, 95, 99)
 MOST_POINTS = 1000
-DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (9, 2)), (0, (1, 4)), (0, (5, 1, 1, 1, 1, 1)), (0, (9, 2, 1, 2)))
 UNITS = "like 10Mbit 1Tbit (units: bit, kbit, Mbit, Gbit, Tbit per second)"
 EXAMPLES = """
 skerry simulate bandwidth                                            a model of 12B parameters over eight sites
@@ -83,7 +82,7 @@ def main(arguments: list[str]) -> int:
     about = f"{job.params:,} parameters, {job.sites} sites, a step computes {job.step_s:g} s"
     emit(command, "bandwidth", rows, text=_text(about, methods, demand, needed, rows),
          more={"about": about, "methods": {named.name: named.about for named in methods}, "demand": demand, "needed": needed},
-         draw=lambda: _picture(about, rows, demand))  # fmt: skip
+         draw=lambda: picture(about, rows, demand))  # fmt: skip
     return 0
 
 
@@ -168,31 +167,3 @@ def _text(about: str, methods: list[Named], demand: list[dict[str, Any]], needed
         table(needed),
         "", "time computing, % (decoupled: and the share of its rounds that reach the site):", table(list(shares.values())),
     ])  # fmt: skip
-
-
-def _picture(about: str, rows: list[dict[str, Any]], demand: list[dict[str, Any]]) -> bytes:
-    figure, (left, right) = canvas(f"Links between sites: {about}", panels=2, size=(12, 5))
-    names = [line["method"] for line in demand]
-    latencies = sorted({row["latency_s"] for row in rows})
-    for name, colour in zip(names, COLOURS, strict=False):
-        left.plot([], [], color=colour, label=name)
-        for i, latency in enumerate(latencies):
-            line: dict[str, Any] = {"color": colour, "linestyle": DASHES[i]}
-            own = [row for row in rows if row["method"] == name and row["latency_s"] == latency]
-            over = [row["bandwidth_gbit"] for row in own]
-            left.loglog(over, [100 * row["utilisation"] for row in own], **line)
-            right.loglog(over, [max(row["up_gbit"], row["down_gbit"]) for row in own], **line)
-            if name == "decoupled":
-                left.loglog(over, [100 * row["rounds"] for row in own], linewidth=0.8, alpha=0.6, **line)
-        right.axhline(max(demand[names.index(name)][key] for key in ("peak_up_gbit", "peak_down_gbit")) or math.nan,
-                      color=colour, linewidth=0.8, alpha=0.6, linestyle=(0, (1, 3)))  # fmt: skip
-    left.set_title("Share of time computing, and of decoupled's rounds that are carried, %", **TITLE)
-    left.set_ylim(bottom=1)
-    right.set_title("Traffic of a site, busier direction: average; dotted: its peak unhindered, Gbit/s", **TITLE)
-    left.plot([], [], color=COLOURS[names.index("decoupled")], linewidth=0.8, alpha=0.6, label="decoupled's rounds")
-    for i, latency in enumerate(latencies):
-        right.plot([], [], color="#7f7f7f", linestyle=DASHES[i], label=f"{1000 * latency:g} ms")
-    for axes, title in ((left, "method"), (right, "latency")):
-        axes.set_xlabel("bandwidth of a site's link, Gbit/s")
-        axes.legend(title=title, title_fontsize=8, **SMALL)
-    return png(figure)

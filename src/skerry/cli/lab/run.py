@@ -1,4 +1,4 @@
-"""`skerry lab`: one run in virtual time, all learners in this process; `skerry lab sweep`: many of them.
+"""`skerry lab`: one run in virtual time, all learners in this process.
 
 Rules: stdout is the result alone (a table, or with --json one line), everything else goes to stderr; one torch thread, so
 that runs side by side do not wait for each other; an interrupted run leaves nothing behind.
@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +18,14 @@ from typing import Annotated, Any
 import tyro
 
 from skerry.cli.complaints import as_typed
-from skerry.cli.lab_checks import check
-from skerry.cli.lab_tree import DATA_PARALLEL, SHORT, LabConfig, Method, Tables, load, nested, resolved
-from skerry.cli.options import Maybe, hint, parse
+from skerry.cli.options import Maybe, by_key, hint, parse
 from skerry.cli.outputs import cell, finite
 from skerry.cli.progress import Bar
-from skerry.cli.toml import read
-from skerry.errors import ConfigError, StorageError, cannot_work
-from skerry.recipe.config import Size
+from skerry.config.toml import read
+from skerry.config.tree import Tables, assigned, load, one_name
+from skerry.errors import StorageError, cannot_work
+from skerry.recipe.lab import LabConfig, Method, carry_out, check
+from skerry.recipe.sizes import Size
 from skerry.store.files import settle
 from skerry.world.world import parse_speeds
 
@@ -46,8 +45,6 @@ FLAGS = {
     "world.jitter": "jitter", "world.link": "link", "world.faults": "faults", "world.fault_rate": "fault_rate",
 }  # fmt: skip
 """Keys of the tree that have an option of their own."""
-REACHED = Callable[[float, int, float], None]
-"""Told the share done, the step and the virtual time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +78,6 @@ class LabCommand:
 
 def main(arguments: list[str]) -> int:
     """The command."""
-    if arguments[:1] == ["sweep"]:
-        from skerry.cli.lab_sweep import main as sweep
-
-        return sweep(arguments[1:])
     command = parse(LabCommand, arguments, command="lab", examples=EXAMPLES)
     config = read_config(command)
     check(config)
@@ -111,32 +104,13 @@ def main(arguments: list[str]) -> int:
 
 def read_config(command: LabCommand) -> LabConfig:
     """The command line over the file it names."""
-    given = {key: value for key, option in FLAGS.items() if (value := getattr(command, option)) is not None}
+    given, over = by_key(command, FLAGS), assigned(command.set)
     if command.speeds is not None:
         given["world.speeds"] = list(parse_speeds(command.speeds))
-    over = {SHORT.get(key, key): value for key, value in map(assignment, command.set)}
-    layers = [(str(command.config), read(command.config))] if command.config else []
-    with as_typed(command, {key: FLAGS[key] for key in given.keys() - over.keys()}):
-        return load([*layers, ("--set" if command.set else "skerry lab", nested({**given, **over}))])
-
-
-def carry_out(config: LabConfig, progress: REACHED | None = None) -> Tables:
-    """Run it; what comes of it, as --json prints it."""
-    import torch  # late: a wrong option need not wait for it
-
-    from skerry.lab import run, run_data_parallel
-    from skerry.recipe.task import LanguageTask
-
-    torch.set_num_threads(1)
-    task = LanguageTask(config.recipe)
-    rest: dict[str, Any] = {"seed": config.recipe.seed, "evals": config.evals, "progress": progress}
-    if config.method == DATA_PARALLEL:
-        result = run_data_parallel(task, config.world, steps=config.policy.steps, **rest)
-    else:
-        result = run(task, config.policy, config.world, **rest)
-    about = {"method": config.method, "learners": config.world.learners, "steps": config.policy.steps,
-             "seed": config.seed, "model": config.recipe.model}  # fmt: skip
-    return {**about, **result.plain(), "config": resolved(config)}
+    file = [(str(command.config), read(command.config))] if command.config else []
+    overridden = one_name(over, LabConfig.SHORT, "--set")
+    with as_typed(command, {key: FLAGS[key] for key in given.keys() - overridden.keys()}):
+        return load(LabConfig, *file, ("skerry lab", given), ("--set", over))
 
 
 def summary(result: Tables) -> str:
@@ -190,18 +164,6 @@ class Shown:
 
     def __str__(self) -> str:
         return f"step {self._step:,} of {self._steps:,}" if self._steps else f"step {self._step:,}"
-
-
-def assignment(text: str) -> tuple[str, Any]:
-    """KEY=VALUE; the value as TOML has it, or text as it stands."""
-    name, equals, value = (part.strip() for part in text.partition("="))
-    if not (name and equals):
-        raise ConfigError(f"--set {text!r} is not KEY=VALUE", remedy="write it like --set policy.outer_lr=0.6")
-    try:
-        read_value = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        read_value = value
-    return name, read_value
 
 
 def _check_place(path: Path) -> None:

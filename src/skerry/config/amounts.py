@@ -10,8 +10,9 @@ import re
 from collections.abc import Sequence
 
 from skerry.errors import cannot_work
-from skerry.world.faults import TIMES
 
+TIMES = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "y": 365 * 86400.0}
+"""The units of times, in seconds, wherever people write one."""
 _COUNTS = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 _AMOUNT = re.compile(r"(?P<number>[+-]?[0-9.]+(?:e[+-]?[0-9]+)?)\s*(?P<unit>[A-Za-z]*)")
 

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import tyro
 
-from skerry.cli.amounts import count, seconds
-from skerry.cli.lab import assignment
-from skerry.cli.lab_tree import nested
-from skerry.cli.options import parse
+from skerry.cli.options import by_key, parse
 from skerry.cli.outputs import OutputOptions, emit
 from skerry.cli.progress import Bar
-from skerry.cli.rounds_picture import picture
-from skerry.cli.toml import filled
-from skerry.core.policy import ALL, Policy
-from skerry.core.presets import preset
-from skerry.errors import ConfigError, cannot_work
-from skerry.simulate.rounds import RoundsResult, simulate_rounds
+from skerry.config.amounts import count, seconds
+from skerry.config.tree import assigned, load
+from skerry.core.policy import Policy
+from skerry.errors import cannot_work
+from skerry.report.pictures.rounds import picture
+from skerry.simulate.rounds import RoundsConfig, RoundsResult, simulate_rounds
+from skerry.simulate.rules import variants
 from skerry.world.world import World, parse_speeds
 
 EXAMPLES = """
@@ -30,15 +27,12 @@ skerry simulate rounds --speeds 1,0.5 --link "50ms,1Gbit; 100ms,200Mbit"  two ki
 skerry simulate rounds --learners 1000 --rule grace                       about a minute
 skerry simulate rounds --fault-rate 0.1 --set world.downtime=300 --rule policy --set policy.quorum=4
 """
-RULES: dict[str, dict[str, Any]] = {
-    "K=M": {"synchronous": True, "quorum": ALL},
-    "K=1": {"synchronous": False, "quorum": 1, "grace": 0.0},
-    "grace": {"synchronous": False, "quorum": 1},
-}
-"""The three policies of the published comparison of unequal hardware: what each settles."""
 SERIES = 16  # links whose traffic over time the JSON holds
 MOST_PARAMS = 10**15
-SLOWER = 0.82  # the speed of half of the learners, unless told otherwise
+FLAGS = {"policy.preset": "preset", "policy.steps": "steps"} | {
+    f"world.{name}": name for name in ("learners", "jitter", "link", "faults", "fault_rate", "seed")
+}
+"""Keys of the tree that have an option of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +65,14 @@ def main(arguments: list[str]) -> int:
     """The command."""
     command = parse(RoundsCommand, arguments, command="simulate rounds", examples=EXAMPLES)
     policies, world = read_config(command)
-    results = {}
+    params, results = count("--params", command.params), dict[str, RoundsResult]()
     with Bar(f"{world.learners:,} learners", len(policies)) as bar:
-        for done, (name, one) in enumerate(policies.items()):
-            results[name] = simulate_rounds(one, world, params=count("--params", command.params), tokens=command.tokens,
-                                            progress=lambda share, done=done: bar.reach(done + share))  # fmt: skip
+
+        def reach(share: float) -> None:
+            bar.reach(len(results) + share)
+
+        for name, one in policies.items():
+            results[name] = simulate_rounds(one, world, params=params, tokens=command.tokens, progress=reach)
     rows = [row(name, result) for name, result in results.items()]
     emit(command, "rounds", rows, draw=lambda: picture(results, world),
          more={"traffic": {name: traffic(result, world) for name, result in results.items()},
@@ -87,46 +84,13 @@ def read_config(command: RoundsCommand) -> tuple[dict[str, Policy], World]:
     """The policies to compare, by the name of their row, and the world: of the flags, --set over them. Raises ConfigError."""
     if count("--params", command.params) > MOST_PARAMS:
         raise cannot_work("--params", command.params, f"give at most {MOST_PARAMS:.0e} parameters")
-    step_s = seconds("--step-time", command.step_time, zero=False, bare=True)
-    world: dict[str, Any] = {"learners": command.learners, "jitter": command.jitter, "step_s": step_s, "link": command.link,
-             "faults": command.faults, "fault_rate": command.fault_rate, "seed": command.seed}  # fmt: skip
+    given, over = by_key(command, FLAGS), assigned(command.set)
+    given["world.step_s"] = seconds("--step-time", command.step_time, zero=False, bare=True)
     if command.speeds:
-        world["speeds"] = parse_speeds(re.sub(r"\s*,\s*|\s+", ",", " ".join(command.speeds).strip()))
-    given = nested(dict(map(assignment, command.set)))
-    for part in given:
-        if part not in ("policy", "world"):
-            raise ConfigError(f"--set {part}: there is no such table here", remedy="set fields of policy and world")
-    own = given.get("policy", {})
-    policy = filled(preset(command.preset, steps=command.steps), own, "--set", "policy.")
-    settled = filled(World(), {**world, **given.get("world", {})}, "skerry simulate rounds", "world.")
-    if not settled.speeds:
-        slower = settled.learners // 2
-        settled = replace(settled, speeds=(1.0,) * (settled.learners - slower) + (SLOWER,) * slower)
-    return variants(policy, command.rule, own), settled
-
-
-def variants(policy: Policy, rule: str | None, own: Collection[str] = ()) -> dict[str, Policy]:
-    """The policies to compare, by the name of their row. `own`: the policy's fields that the user has set, which no rule
-    may overwrite."""
-    if rule is None:
-        rule = "policy" if any(name in settles for settles in RULES.values() for name in own) else "all"
-    if rule == "policy":
-        return {rule: policy}
-    if rule not in ("all", *RULES):
-        raise ConfigError(f"--rule {rule!r} is none that there is", remedy=f"choose one of all, {', '.join(RULES)}, policy")
-    names = tuple(RULES) if rule == "all" else (rule,)
-    for name in own:
-        if any(name in RULES[one] for one in names):
-            raise ConfigError(f"--set policy.{name} = {getattr(policy, name)!r}, but --rule {rule} settles that itself",
-                              remedy="leave one of the two out, or give --rule policy")  # fmt: skip
-    return {name: _variant(policy, name) for name in names}
-
-
-def _variant(policy: Policy, name: str) -> Policy:
-    if name == "K=M":
-        return policy.replace(**RULES[name])
-    grace = policy.grace or Policy().grace  # a preset of a synchronous policy may have none
-    return policy.replace(**{"overlap": max(1, policy.overlap), "grace": grace, **RULES[name]})
+        given["world.speeds"] = list(parse_speeds(re.sub(r"\s*,\s*|\s+", ",", " ".join(command.speeds).strip())))
+    tree = load(RoundsConfig, ("skerry simulate rounds", given), ("--set", over))
+    own = [key.removeprefix("policy.") for key in over if key.startswith("policy.")]
+    return variants(tree.policy, command.rule, own), tree.world
 
 
 def row(name: str, result: RoundsResult) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from skerry.cli.canvas import COLOURS, SMALL, TITLE, canvas, png
+from skerry.report.pictures.canvas import COLOURS, SMALL, TITLE, canvas, png
 from skerry.simulate.rounds import RoundsResult
 from skerry.world.world import World
 

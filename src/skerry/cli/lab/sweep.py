@@ -1,14 +1,11 @@
 """`skerry lab sweep`: many runs in virtual time, side by side, each in its own process; what is finished is kept.
 
-Rules: every run's configuration is checked before the first run is started. A finished run is runs/KEY.json, its key the
-hash of everything that decides it: the settled configuration, the data and the code (lab/code.py). So a run is never made
-twice, and a change of anything that matters makes it anew. All runs of a sweep use the code as it was when it began.
+Rules: every run's configuration is checked before the first run is started. All runs of a sweep use the code as it was when
+it began.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import signal
@@ -17,27 +14,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated
 
-import tomli_w
 import tyro
 
 import skerry
-from skerry.cli.lab_checks import check
-from skerry.cli.lab_picture import draw
-from skerry.cli.lab_show import SweepShown
-from skerry.cli.lab_tree import DATA_PARALLEL, SHORT, LabConfig, load, nested, resolved
+from skerry.cli.lab.shown import SweepShown
 from skerry.cli.options import parse
-from skerry.cli.toml import read
-from skerry.errors import ConfigError, DataError, StorageError, cannot_work
-from skerry.lab.code import code_hash
+from skerry.config.toml import read
+from skerry.errors import ConfigError, StorageError, cannot_work
 from skerry.lab.jobs import Job, carry_out
-from skerry.lab.sweep import Cell, Sweep
+from skerry.lab.sweep import Sweep
 from skerry.lab.table import Outcome, rows_csv, table
-from skerry.recipe.data import load_corpus
+from skerry.recipe.lab import LabConfig
+from skerry.recipe.sweep import Planned, plan
+from skerry.report.pictures.sweep import draw
 
-TASK = "skerry.recipe.task"
-CODE = {True: ("skerry.lab.data_parallel", TASK), False: ("skerry.lab.run", TASK)}  # the baseline's, and every policy's
 EXAMPLES = """
 skerry lab sweep sweep.toml                     every run that is not there yet, one a core; results in runs/lab
 skerry lab sweep sweep.toml --out runs/mine --jobs 4
@@ -68,25 +60,12 @@ class SweepCommand:
     dry_run: bool = False  # only say which runs there are
 
 
-@dataclass(frozen=True, kw_only=True)
-class Planned:
-    """A run with everything settled."""
-
-    cell: Cell
-    config: LabConfig
-    key: str
-
-    def file(self, folder: Path, kind: str) -> Path:
-        """Its result ("json"), its configuration ("toml") or what a failed one said ("log")."""
-        return folder / "runs" / f"{self.key}.{kind}"
-
-
 def main(arguments: list[str]) -> int:
     """The command."""
     command = parse(SweepCommand, arguments, command="lab sweep", examples=EXAMPLES)
     if command.jobs < 0:
         raise cannot_work("--jobs", command.jobs, "give 0 (one a core) or more")
-    sweep = Sweep.read(read(command.file), str(command.file), SHORT)
+    sweep = Sweep.read(read(command.file), str(command.file), LabConfig.SHORT)
     if command.dry_run:
         _list(plan(sweep, Path(skerry.__file__).parent), command.out)
         return 0
@@ -96,47 +75,11 @@ def main(arguments: list[str]) -> int:
         shutil.copytree(Path(skerry.__file__).parent, code, ignore=shutil.ignore_patterns("__pycache__"))
         planned = plan(sweep, code)
         failed = _carry_out(planned, command, code)
-    outcomes = [Outcome(cell=one.cell, key=one.key, result=result) for one in planned if (result := finished(one, command.out))]
+    outcomes = [Outcome(cell=one.cell, key=one.key, result=result) for one in planned if (result := one.finished(command.out))]
     _report(sweep, outcomes, command.out)
     if failed:
         print(f"skerry: {failed} of {len(_by_key(planned))} runs failed; the same command tries them again", file=sys.stderr)
     return 1 if failed else 0
-
-
-def plan(sweep: Sweep, code: Path) -> list[Planned]:
-    """Every run of the sweep, settled. Raises ConfigError or DataError naming the run that cannot be."""
-    code_keys = {baseline: code_hash(code, modules) for baseline, modules in CODE.items()}
-    corpora, planned = {}, []
-    for cell in sweep.cells():
-        try:
-            config = load([(f"run {cell.label!r}", {**nested(cell.values), "seed": cell.seed})])
-            check(config)
-            data = (config.recipe.data, config.recipe.context)
-            if data not in corpora:
-                corpora[data] = load_corpus(*data).sha256
-        except (ConfigError, DataError) as error:
-            message = error.message.replace(f"run {cell.label!r}: ", "")
-            raise type(error)(f"{sweep.source}: {message} (in run {cell.label!r})",
-                              remedy=error.remedy.replace("--data", "recipe.data")) from error  # fmt: skip
-        key = _key(config, corpora[data], code_keys[config.method == DATA_PARALLEL])
-        planned.append(Planned(cell=cell, config=config, key=key))
-    return planned
-
-
-def finished(one: Planned, folder: Path) -> dict[str, Any] | None:
-    """The result of a run that is done; None if it is not."""
-    try:
-        result = json.loads(one.file(folder, "json").read_text())
-    except (OSError, ValueError):
-        return None
-    return result if isinstance(result, dict) else None
-
-
-def _key(config: LabConfig, data: str, code: str) -> str:
-    tables = resolved(config)
-    tables["recipe"] = {**tables["recipe"], "data": data}  # what the files hold, wherever they lie
-    text = json.dumps({"config": tables, "code": code}, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _by_key(planned: Sequence[Planned]) -> dict[str, Planned]:
@@ -147,7 +90,7 @@ def _by_key(planned: Sequence[Planned]) -> dict[str, Planned]:
 def _carry_out(planned: Sequence[Planned], command: SweepCommand, code: Path) -> int:
     """Make the runs that are missing; how many failed."""
     runs = list(reversed(_by_key(planned).values()))
-    missing = [one for one in runs if finished(one, command.out) is None]
+    missing = [one for one in runs if one.finished(command.out) is None]
     jobs = [_job(one, command.out) for one in missing]
     side_by_side = command.jobs or len(os.sched_getaffinity(0))
     # One thread each, also in what is loaded before torch can be told; the package from where this sweep put it.
@@ -156,7 +99,7 @@ def _carry_out(planned: Sequence[Planned], command: SweepCommand, code: Path) ->
         try:
             return len(carry_out(jobs, side_by_side=side_by_side, environment=environment, watcher=shown))
         except KeyboardInterrupt:
-            done = sum(finished(one, command.out) is not None for one in runs)
+            done = sum(one.finished(command.out) is not None for one in runs)
             print(f"skerry: interrupted; {done} of {len(runs)} runs are finished and kept, the same command goes on",
                   file=sys.stderr)  # fmt: skip
             raise
@@ -165,21 +108,16 @@ def _carry_out(planned: Sequence[Planned], command: SweepCommand, code: Path) ->
 def _job(one: Planned, folder: Path) -> Job:
     """The command line of a run, and its configuration in a file: so it can be repeated alone."""
     config, result = one.file(folder, "toml"), one.file(folder, "json")
-    try:
-        config.parent.mkdir(parents=True, exist_ok=True)
-        config.write_text(tomli_w.dumps(resolved(one.config)))
-    except OSError as error:
-        raise StorageError(f"cannot write {config}: {error.strerror}", remedy="free space there, or choose another --out") \
-            from error  # fmt: skip
+    one.config.write(config)
     lab = (sys.executable, "-P", "-m", "skerry.cli", "lab", "--config", str(config), "--json", "--out", str(result))
     return Job(label=f"{one.cell.label} seed {one.cell.seed}", command=lab, result=result, log=one.file(folder, "log"))
 
 
 def _list(planned: Sequence[Planned], folder: Path) -> None:
     for one in planned:
-        state = "to do" if finished(one, folder) is None else "done"
+        state = "to do" if one.finished(folder) is None else "done"
         print(f"{one.key[:12]}  {state:<5}  {one.cell.label}  seed {one.cell.seed}")
-    done = sum(finished(one, folder) is not None for one in _by_key(planned).values())
+    done = sum(one.finished(folder) is not None for one in _by_key(planned).values())
     print(f"{len(_by_key(planned))} runs, {done} of them done")
 
 

@@ -8,16 +8,19 @@ are left out of what is written (TOML has no null).
 from __future__ import annotations
 
 import tomllib
-from dataclasses import MISSING, Field, fields, is_dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
-import tomli_w
 
-from skerry.errors import ConfigError, StorageError
+from skerry.errors import ConfigError
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 _WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: 'text in "quotes"', Path: 'a path in "quotes"'}
 
 
@@ -29,15 +32,6 @@ def read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot read {path}: {error.strerror}", remedy="name a TOML file that is there") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is no TOML: {error}", remedy="correct that place") from error
-
-
-def write(path: Path, config: Any, head: str = "") -> None:
-    """The whole tree, as `filled` reads it back. `head`: comments above it. Raises StorageError."""
-    try:
-        path.write_text(head + tomli_w.dumps(plain(config)))
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror}", remedy="free space there, or name another folder") \
-            from error  # fmt: skip
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -55,28 +49,28 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def filled(base: T, tables: dict[str, Any], source: str, prefix: str = "") -> T:
-    """`base` (a dataclass) with what `tables` names changed, validated anew. `source` names the file in errors.
+def filled(base: T, tables: Mapping[str, Any], source: Callable[[str], str], prefix: str = "") -> T:
+    """`base` with what `tables` names changed, validated anew. `source` names the place of a key's value in errors.
 
     Raises ConfigError for unknown keys and wrong types, and whatever the dataclasses raise.
     """
-    known = {field.name: field for field in fields(base)}  # type: ignore[arg-type]
-    hints = get_type_hints(type(base))
+    known, hints = [field.name for field in fields(base)], get_type_hints(type(base))
     changes: dict[str, Any] = {}
     for key, value in tables.items():
+        name = f"{prefix}{key}"
         if key not in known:
             where = f"[{prefix.rstrip('.')}]" if prefix else "the top level"
-            raise ConfigError(f"{source}: unknown key {prefix}{key} = {value!r}",
+            raise ConfigError(f"{source(name)}: unknown key {name} = {value!r}",
                               remedy=f"allowed in {where} are {', '.join(known)}")  # fmt: skip
         present = getattr(base, key)
-        part = present if is_dataclass(present) else _optional_part(hints[key])
+        part: Any = present if is_dataclass(present) else _optional_part(hints[key])
         if part is not None:
             if not isinstance(value, dict):
-                raise ConfigError(f"{source}: {prefix}{key} is a table", remedy=f"write [{prefix}{key}]")
-            changes[key] = filled(part, value, source, f"{prefix}{key}.")
+                raise ConfigError(f"{source(name)}: {name} is a table", remedy=f"write [{name}]")
+            changes[key] = filled(part, value, source, f"{name}.")
         else:
-            changes[key] = _converted(value, hints[key], f"{source}: {prefix}{key}")
-    return replace(base, **changes)  # type: ignore[type-var]
+            changes[key] = _converted(value, hints[key], f"{source(name)}: {name}")
+    return replace(base, **changes)
 
 
 def _optional_part(hint: Any) -> Any:
@@ -107,8 +101,3 @@ def _path(kind: type, value: Any) -> Any:
     if kind is Path and isinstance(value, str):
         return Path(value)
     raise NotImplementedError  # so msgspec wants to be told that a type is none that it is helped with
-
-
-def default(field: Field[Any]) -> Any:
-    """A field's default value; MISSING if it has none."""
-    return field.default_factory() if field.default_factory is not MISSING else field.default

@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
         print(f"skerry: there is no simulate {arguments[0]!r}; choose one of {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     try:
-        result: int = import_module(f"skerry.cli.simulate_{arguments[0]}").main(arguments[1:])
+        result: int = import_module(f"skerry.cli.simulate.{arguments[0]}").main(arguments[1:])
     except KeyboardInterrupt:
         print("skerry: interrupted; nothing of it is kept", file=sys.stderr)
         raise

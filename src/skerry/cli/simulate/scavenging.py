@@ -6,13 +6,13 @@ from dataclasses import dataclass, fields, replace
 from statistics import fmean
 from typing import Any
 
-from skerry.cli.amounts import listed, number, seconds
-from skerry.cli.canvas import COLOURS, SMALL, TITLE, canvas, png
 from skerry.cli.complaints import as_typed
 from skerry.cli.options import Maybe, parse
 from skerry.cli.outputs import OutputOptions, emit, table
 from skerry.cli.progress import shown
+from skerry.config.amounts import listed, number, seconds
 from skerry.errors import cannot_work
+from skerry.report.pictures.scavenging import picture
 from skerry.simulate.scavenging import PUBLISHED, Clock, Fleet, Outcome, decoupled, elastic
 
 MOST_RUNS = 1000
@@ -71,16 +71,16 @@ def main(arguments: list[str]) -> int:
     rows = [_row(fleet, outcomes[fleet.share], published=command.published) for fleet in fleets]
     about = f"{fleets[0].learners} learners alone need {fleets[0].base_s / 3600:,.1f} h for {command.tokens} tokens"
     emit(command, "scavenging", rows, text=f"{about}; time relative to that:\n{table(rows)}", more={"about": about},
-         draw=lambda: _picture(about, rows))  # fmt: skip
+         draw=lambda: picture(about, rows))  # fmt: skip
     return 0
 
 
 def fleet_of(command: ScavengingCommand, share: float) -> Fleet:
     """Raises ConfigError for what cannot work, before anything is simulated."""
     names = ("learners", "extra_learners", "efficiency", "offered", "clock", "seed")
-    times = {f"{name}_s": seconds(name, getattr(command, name), zero=name not in ("window", "stay")) for name in TIMES}
-    return Fleet(share=share, tokens=number("tokens", command.tokens), rate=number("rate", command.rate), **times,
-                 **{name: getattr(command, name) for name in names})  # fmt: skip
+    rest: dict[str, Any] = {name: getattr(command, name) for name in names}
+    rest |= {f"{name}_s": seconds(name, getattr(command, name), zero=name not in ("window", "stay")) for name in TIMES}
+    return Fleet(share=share, tokens=number("tokens", command.tokens), rate=number("rate", command.rate), **rest)
 
 
 def _row(fleet: Fleet, outcomes: list[tuple[Outcome, Outcome]], *, published: bool) -> dict[str, Any]:
@@ -97,21 +97,3 @@ def _row(fleet: Fleet, outcomes: list[tuple[Outcome, Outcome]], *, published: bo
         row |= {f"published_{name}": said.get(name) for name in ("decoupled", "data_parallel")}
         row["off"] = max((abs(row[name] / figure - 1) for name, figure in said.items()), default=None)
     return row
-
-
-def _picture(about: str, rows: list[dict[str, Any]]) -> bytes:
-    figure, (axes,) = canvas("Extra learners that come for parts of the time", size=(8, 5))
-    rows = sorted(rows, key=lambda row: row["share"])
-    shares = [100 * row["share"] for row in rows]
-    for name, colour in zip(("decoupled", "data_parallel"), COLOURS, strict=False):
-        axes.plot(shares, [row[name] for row in rows], "o-", color=colour, label=name.replace("_", "-"))
-        said = [(100 * row["share"], row[f"published_{name}"]) for row in rows if row.get(f"published_{name}")]
-        if said:
-            axes.plot(*zip(*said, strict=True), "x", color=colour, markersize=10, label=f"{name.replace('_', '-')}, published")
-    axes.axhline(1, color="#7f7f7f", linewidth=0.8)
-    axes.set_title(about, **TITLE)
-    axes.set_xlabel("extra compute on offer, % of theirs")
-    axes.set_ylabel("time to the budget, relative to none")
-    axes.set_ylim(bottom=0)
-    axes.legend(**SMALL)
-    return png(figure)

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from skerry.cli.canvas import COLOURS, SMALL, TITLE, canvas, log_ticks, png, shades
 from skerry.lab.sweep import Sweep
 from skerry.lab.table import Outcome, groups
+from skerry.report.pictures.canvas import COLOURS, SMALL, TITLE, canvas, log_ticks, png, shades
 
 LEGEND = 24
 ROOM = 1.2
