@@ -15,7 +15,7 @@ from rich.table import Table
 from skerry.cli.options import Maybe, TlsOptions, parse
 from skerry.errors import ConfigError, RunDirError
 from skerry.fabric.client import ask_status
-from skerry.fabric.handshake import Token
+from skerry.fabric.tokens import Token
 
 EXAMPLES = """
 skerry status runs/demo

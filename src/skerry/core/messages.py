@@ -188,8 +188,9 @@ class RequestInitial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """Hand over a fragment at your next step boundary. `final`: the last round of the run."""
+    """Hand over a fragment at your next step boundary. `final`: the last round of the run. `learner`: -1 = all."""
 
+    learner: int = -1
     fragment: int
     step: int
     progress: float
@@ -230,7 +231,9 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetReached:
-    """The budget is reached: stop at the next step boundary; a final Ask for every fragment follows."""
+    """The budget is reached: stop at the next step boundary; a final Ask for every fragment follows. `learner`: -1 = all."""
+
+    learner: int = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -92,7 +92,7 @@ class Session:
         self.left: str | None = None  # why, if it took its leave; "" = of its own accord
         self._server = server
         self._joined = False  # has said Join
-        self._receiving: Body | None = None  # the pool's buffer that a body is being received into
+        self._receiving: dict[tuple[int, int], Body] = {}  # by fragment and step: the pool's buffers that bodies come into
         self._waiting: dict[int, None] = {}  # fragments to be delivered, in order
         self._sending: asyncio.Task[None] | None = None
 
@@ -118,7 +118,10 @@ class Session:
             if self._joined:
                 raise ProtocolError("a second Join on one link")
             self._joined = True
-            self._server.join(self, message)
+            if link.identity.allows_learner(message.learner):
+                self._server.join(self, message)
+            else:
+                self.refuse(Refused(code="identity", reason=link.identity.only))
         elif isinstance(message, Vitals):
             if self.run is not None:
                 self.run.vitals_came(self, message)
@@ -145,8 +148,13 @@ class Session:
             if run.core.versions or run.seeder is not self or not self._speaks(message):
                 raise ProtocolError("a ProvideInitial that was not asked for")
             return memoryview(values).cast("B")
-        self._receiving = run.pool.take(link.resume_bulk)
-        return None if self._receiving is None else memoryview(self._receiving)[:nbytes]
+        if (message.fragment, message.step) in self._receiving:
+            raise ProtocolError("a Contribution that is on its way already")
+        body = run.pool.take(link.resume_bulk)
+        if body is None:
+            return None
+        self._receiving[message.fragment, message.step] = body
+        return memoryview(body)[:nbytes]
 
     def on_bulk(self, link: Link, message: Any, buffer: memoryview) -> None:
         if isinstance(message, LayoutText):
@@ -156,15 +164,13 @@ class Session:
         if isinstance(message, ProvideInitial):
             self.run.seed_came(self, message)
         else:
-            assert self._receiving is not None
-            body, self._receiving = self._receiving, None
+            body = self._receiving.pop((message.fragment, message.step))
             self.run.contribution_came(self, message, body, buffer.nbytes)
 
     def on_bulk_lost(self, link: Link, message: Any, buffer: memoryview) -> None:
-        if self._receiving is not None:
+        if isinstance(message, Contribution):
             assert self.run is not None
-            self.run.pool.give(self._receiving)
-            self._receiving = None
+            self.run.pool.give(self._receiving.pop((message.fragment, message.step)))
 
     def on_closed(self, link: Link, reason: str) -> None:
         self._server.closed(self, reason)
