@@ -45,7 +45,6 @@ class Address:
         except ValueError:
             return self.host == "localhost"
 
-
     @property
     def everywhere(self) -> bool:
         """Whether it stands for all of a machine's addresses: one can listen there, but not connect to it from elsewhere."""
