@@ -29,8 +29,7 @@ MAGIC = b"SKRY"
 SCRATCH = 16 << 10  # bytes a connection holds for messages; what exceeds it is held only while it is read
 LARGEST_HELLO = 4 << 10  # bytes of a message before the handshake is over
 LARGEST_MESSAGE = 4 << 20  # and after it
-LARGEST_CHUNK = 1 << 20  # bytes of a body in one frame
-LARGEST_READ = 256 << 10  # bytes of a chunk taken from a socket at once: other connections have their turn in between
+LARGEST_CHUNK = 1 << 20  # bytes of a body in one frame, and taken from a socket at once: others have their turn in between
 
 _encoder = msgspec.msgpack.Encoder()
 _announcing = frozenset(kind.cls for kind in BY_NUMBER.values() if kind.bulk) - {Chunk}
@@ -101,7 +100,7 @@ class FrameReader:
     def buffer(self) -> memoryview:
         """Where the next bytes go; never empty."""
         if self._memory is not None:
-            return self._memory[self._filled : self._filled + LARGEST_READ]
+            return self._memory[self._filled :]
         if self._start == self._end:
             self._compact(SCRATCH)
         elif self._end == len(self._scratch):
