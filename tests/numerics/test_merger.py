@@ -60,6 +60,6 @@ def test_bodies_are_used_again():
 
 def test_a_first_value_is_screened():
     merger = made()
-    assert merger.seed(0)[0] == ""
+    assert merger.provide(0)[0] == ""
     merger.values(0)[-1] = np.inf
-    assert "non-finite" in merger.seed(0)[0]
+    assert "non-finite" in merger.provide(0)[0]

@@ -43,9 +43,9 @@ from skerry.core.policy import Policy
 from skerry.drive.learner import LearnerDriver
 from skerry.exchange import Exchange, change
 from skerry.fabric.client import connect
-from skerry.fabric.handshake import Token
 from skerry.fabric.link import Link
 from skerry.fabric.messages import LayoutText, Vitals
+from skerry.fabric.tokens import Token
 from skerry.syncer.config import SyncerConfig
 from skerry.syncer.server import Server
 

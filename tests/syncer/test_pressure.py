@@ -11,6 +11,7 @@ import numpy as np
 from skerry.core.messages import Ask, Contribution, Count, Delivery
 from skerry.core.policy import ALL, Policy
 from skerry.fabric.client import ask_status
+from skerry.fabric.messages import Chunk
 from skerry.fabric.wire import encode
 from skerry.store.metrics import read
 from skerry.store.records import Begin
@@ -62,7 +63,8 @@ def test_a_body_half_sent_gives_its_buffer_back(tmp_path):
         message = Contribution(learner=bad.memory.learner, generation=1, fragment=0, step=0, base=0, since=Count(),
                                until=Count(1, 1, 1))  # fmt: skip
         nbytes = 2 * LAYOUT.sizes[0]
-        bad.link._bulk._write(encode(message, nbytes) + bytes(nbytes // 2))
+        part = encode(Chunk(body=99, offset=0), nbytes // 2) + bytes(nbytes // 2)
+        bad.link._bulk._write(encode(message, nbytes, number=99) + part)
         await until(lambda: server.run.plane.pool.free == 0)
         await train([good], lambda: good.all(Ask))  # whose contribution must wait
         await bad.end()

@@ -14,7 +14,7 @@ from rich.console import Console
 from skerry.cli.options import Maybe, TlsOptions, parse
 from skerry.errors import ConfigError, ProtocolError, RefusedError, RunDirError, UnreachableError
 from skerry.fabric.client import ask_status
-from skerry.fabric.handshake import Token
+from skerry.fabric.tokens import Token
 from skerry.launch.display import learners_table, step_of
 from skerry.launch.view import told
 from skerry.store.fold import RunState

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from skerry.errors import RunDirError, StorageError
 from skerry.fabric.address import Address
-from skerry.fabric.handshake import Token
+from skerry.fabric.tokens import Keyring
 from skerry.store.export import export_model
 from skerry.store.files import clear_unfinished, settle
 from skerry.store.records import Figures, pretty
@@ -64,7 +64,7 @@ class Keeper:
                 (self.path / folder).mkdir(parents=True, exist_ok=True)
                 clear_unfinished(self.path / folder)
             self.token_file = config.token_file or self._own_token()
-        self.token = Token.read(self.token_file)
+        self.keyring = Keyring.read(self.token_file)
 
     def _own_token(self) -> Path:
         path = self.path / "token"

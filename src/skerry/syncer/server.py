@@ -27,6 +27,7 @@ from skerry.core.layout import Layout
 from skerry.core.messages import Join, Refused, Start
 from skerry.core.policy import Policy
 from skerry.errors import ConfigError, ProtocolError, UnreachableError
+from skerry.fabric.handshake import codec_features
 from skerry.fabric.link import Link
 from skerry.fabric.listener import Listener
 from skerry.fabric.messages import LayoutText, StatusText, Vitals
@@ -123,8 +124,9 @@ class Server:
         config, former = self._config, self._keeper.former_port()
         port = config.port or former
         settings: dict[str, Any] = {
-            "token": self._keeper.token, "run": self.name, "host": config.host, "tls": config.tls,
+            "keyring": self._keeper.keyring, "run": self.name, "host": config.host, "tls": config.tls,
             "insecure": config.insecure, "heartbeat": config.heartbeat, "policy": json.dumps(asdict(self.policy)),
+            "needs": codec_features(self.policy.codec_up, self.policy.codec_down),
         }  # fmt: skip
         try:
             return await Listener.start(self, port=port, **settings)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from skerry.core.messages import (
     Abstain,
+    BodyName,
     Contribution,
     Count,
     Delivery,
@@ -79,7 +80,7 @@ class Session(Line):
         self.left: str | None = None  # why, if it took its leave; "" = of its own accord
         self._server = server
         self._joined = False  # has said Join
-        self._receiving: Room | None = None  # what a body is being received into
+        self._receiving: dict[BodyName, Room] = {}  # what bodies are being received into
         self._sending: asyncio.Task[None] | None = None
 
     def __str__(self) -> str:
@@ -127,7 +128,10 @@ class Session(Line):
             if self._joined:
                 raise ProtocolError("a second Join on one link")
             self._joined = True
-            self._server.join(self, message)
+            if link.identity.allows_learner(message.learner):
+                self._server.join(self, message)
+            else:
+                self.tell(Refused(code="identity", reason=link.identity.only))
         elif self.run is None or not self.generation:
             return  # it has no place yet
         elif isinstance(message, Vitals):
@@ -156,8 +160,13 @@ class Session(Line):
             if core.versions or core.provider != self.learner or not run.driver.speaks(self):
                 raise ProtocolError("a ProvideInitial that was not asked for")
             return initial
-        self._receiving = plane.room(fragment, link.resume_bulk)
-        return None if self._receiving is None else self._receiving.memory
+        if message.name in self._receiving:
+            raise ProtocolError("a Contribution that is on its way already")
+        room = plane.room(fragment, link.resume_bulk)
+        if room is None:
+            return None
+        self._receiving[message.name] = room
+        return room.memory
 
     def on_bulk(self, link: Link, message: Any, buffer: memoryview) -> None:
         if isinstance(message, LayoutText):
@@ -167,8 +176,7 @@ class Session(Line):
         if isinstance(message, ProvideInitial):
             self.run.driver.provided(self, message)
         else:
-            assert self._receiving is not None
-            room, self._receiving = self._receiving, None
+            room = self._receiving.pop(message.name)
             if self.run.driver.is_own(self, message):
                 self.run.plane.put(message.name, room)
                 self.run.driver.contributed(self, message)
@@ -176,10 +184,9 @@ class Session(Line):
                 self.run.plane.give_back(room)
 
     def on_bulk_lost(self, link: Link, message: Any, buffer: memoryview) -> None:
-        if self._receiving is not None:
+        if isinstance(message, Contribution):
             assert self.run is not None
-            self.run.plane.give_back(self._receiving)
-            self._receiving = None
+            self.run.plane.give_back(self._receiving.pop(message.name))
 
     def on_closed(self, link: Link, reason: str) -> None:
         self._server.closed(self, reason)
