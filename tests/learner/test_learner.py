@@ -395,6 +395,42 @@ def test_bad_settings(token_file) -> None:
         skerry.Learner(model, [], syncer="localhost:1", token_file=token_file)
 
 
+def test_a_token_that_is_gone_ends_nobody_who_trains(island, token_file, capfd) -> None:
+    it = island(mixed_model(), POLICY)
+    secret = token_file.read_bytes()
+    token_file.unlink()
+    it.syncer.drop_link()
+    said = ""
+
+    def told() -> bool:
+        nonlocal said
+        said += capfd.readouterr().err
+        return "has ended" in said
+
+    it.train_until(told)
+    token_file.write_bytes(secret)
+    join, _ = it.until(Join)
+    assert join.generation == 1 and said.count("training goes on, trying again") == 1
+
+
+def test_a_token_that_is_gone_before_training_is_raised(scripted, token_file) -> None:
+    """By then there is a core, which was told of it; the trainer raises the error as it was."""
+    syncer, model = scripted(POLICY), mixed_model()
+
+    def lose() -> None:
+        syncer.wait_for(Join)
+        token_file.unlink()
+        syncer.drop_link()
+
+    with ThreadPoolExecutor(1) as other:
+        lost = other.submit(lose)
+        learner = skerry.Learner(model, torch.optim.SGD(model.parameters()), syncer=syncer.address, token_file=token_file)
+        with pytest.raises(ConfigError, match="cannot be read") as caught:
+            learner.__enter__()
+        lost.result()
+    assert "openssl" in caught.value.remedy
+
+
 def test_the_syncer_may_come_later(scripted, token_file, capfd) -> None:
     model = mixed_model()
     early = socket.create_server(("127.0.0.1", 0))

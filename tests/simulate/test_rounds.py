@@ -12,7 +12,7 @@ from skerry.cli import main
 from skerry.cli.simulate.rounds import RoundsCommand, read_config
 from skerry.codecs import get_codec
 from skerry.core.layout import TensorSpec, build_layout
-from skerry.core.messages import Close, Merge
+from skerry.core.messages import Merge
 from skerry.core.policy import ALL
 from skerry.core.presets import preset
 from skerry.errors import ConfigError
@@ -88,7 +88,8 @@ def test_ages_say_how_stale_what_was_merged_is() -> None:
 def test_an_age_is_how_many_versions_came_since_the_one_it_is_measured_from() -> None:
     versions = Versions(2)
     for version in (1, 2, 3):
-        versions.close(Close(fragment=1, step=10 * version, version=version, included=()))
+        versions.close(1, 10 * version, version)
+        versions.publish(1)
     merge = Merge(learner=0, generation=1, fragment=1, step=40, tokens=1, steps=1)
     for base in (1, 3, 3):
         versions.add(merge, base)

@@ -89,10 +89,6 @@ class Fragments:
 
         self._each(fragment, value, lerp)
 
-    def round(self, fragment: int, value: Values) -> None:
-        """Round to the parameters' dtypes, in place."""
-        self._each(fragment, value, lambda part, parameter: part.copy_(part.to(parameter.dtype)))
-
     def _each(self, fragment: int, area: Values, do: Callable[[torch.Tensor, torch.nn.Parameter], object]) -> None:
         flat = torch.from_numpy(area)
         with torch.no_grad():
