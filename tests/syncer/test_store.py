@@ -192,7 +192,7 @@ def test_a_tape_holds_what_was_told_and_decided(tmp_path):
     head, *rest, end = read_tape(path)
     assert head == HEAD and end == Ended()
     assert [(e.t, e.event) for e in rest if isinstance(e, Event)] == events
-    assert [type(e.action).__name__ for e in rest if isinstance(e, Action)][:2] == ["Welcome", "Seed"]
+    assert [type(e.action).__name__ for e in rest if isinstance(e, Action)][:2] == ["Welcome", "RequestInitial"]
     found = verify(path)
     assert found.difference == "" and found.events == 4 and found.actions >= 3
     recorded(tmp_path)
