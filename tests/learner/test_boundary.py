@@ -9,7 +9,6 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
-from skerry.learner.parameters import Parameters
 from torch import nn
 
 from skerry.core.messages import CopiedOut, CopyOut, Go, Stepped
@@ -19,6 +18,7 @@ from skerry.island.orders import Attached, Channel, Greeted
 from skerry.learner.boundary import Boundary
 from skerry.learner.config import LearnerConfig
 from skerry.learner.supervisor import Supervisor
+from skerry.numerics.parameters import Parameters
 
 POLICY = Policy(fragments=2, interval=2, overlap=1, steps=1000)
 

@@ -92,7 +92,7 @@ def test_an_age_is_how_many_versions_came_since_the_one_it_is_measured_from() ->
         versions.publish(1)
     merge = Merge(learner=0, generation=1, fragment=1, step=40, tokens=1, steps=1)
     for base in (1, 3, 3):
-        versions.add(merge, base)
+        versions.add(merge, base, None)
     assert versions.ages == {2: 1, 0: 2} and (versions.body(0), versions.body(1)) == (0, 3)
 
 

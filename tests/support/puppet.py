@@ -51,6 +51,7 @@ from skerry.syncer.server import Server
 
 torch.set_num_threads(1)
 TOKEN = Token(b"a token for the syncer's tests")
+PATIENCE = 240.0  # seconds after which a test gives up; nothing waits so long when all is well, with busy neighbours neither
 
 
 def small_layout(policy: Policy, width: int = 40) -> Layout:
@@ -60,9 +61,9 @@ def small_layout(policy: Policy, width: int = 40) -> Layout:
     return build_layout(specs, policy.fragments, policy.fragmentation)
 
 
-async def until(true: Callable[[], Any], seconds: float = 30.0) -> None:
+async def until(true: Callable[[], Any]) -> None:
     """Let the others work until something is true."""
-    give_up = time.monotonic() + seconds
+    give_up = time.monotonic() + PATIENCE
     while not true():
         assert time.monotonic() < give_up, "did not come to pass"
         await asyncio.sleep(0.002)
@@ -317,10 +318,9 @@ class Puppet(Raw):
                       max_hook_us=10, hook_us=5 * self.count.steps, span_us=1000 * self.count.steps, **more)  # fmt: skip
 
 
-async def train(puppets: list[Puppet], enough: Callable[[], Any], seconds: float = 60.0,
-                pace: Callable[[], bool] = lambda: True) -> None:  # fmt: skip
+async def train(puppets: list[Puppet], enough: Callable[[], Any], pace: Callable[[], bool] = lambda: True) -> None:
     """All of them make steps, as fast as the loop lets them, until it is enough; only while `pace` says so."""
-    give_up = time.monotonic() + seconds
+    give_up = time.monotonic() + PATIENCE
     while not enough():
         assert time.monotonic() < give_up, "did not come to pass"
         for puppet in puppets:
@@ -332,4 +332,4 @@ async def train(puppets: list[Puppet], enough: Callable[[], Any], seconds: float
         await asyncio.sleep(0.001)
 
 
-__all__ = ["TOKEN", "Puppet", "Raw", "Refused", "running", "small_layout", "train", "until"]
+__all__ = ["PATIENCE", "TOKEN", "Puppet", "Raw", "Refused", "running", "small_layout", "train", "until"]

@@ -17,7 +17,7 @@ from skerry.store.metrics import read
 from skerry.store.records import Begin
 from skerry.syncer.pool import Pool
 from skerry.syncer.shelf import Edition, Shelf
-from support.puppet import TOKEN, Puppet, running, small_layout, train, until
+from support.puppet import PATIENCE, TOKEN, Puppet, running, small_layout, train, until
 
 POLICY = Policy(fragments=2, interval=4, grace=0.9, silent_after=30.0)
 LAYOUT = small_layout(POLICY, width=200)
@@ -146,7 +146,7 @@ def test_status_and_metrics(tmp_path):
 
 
 def _get(port: int) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE) as answer:
         return answer.read().decode()
 
 

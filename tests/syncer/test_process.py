@@ -15,7 +15,7 @@ import pytest
 from skerry.core.policy import Policy
 from skerry.store.snapshot import load_snapshot
 from skerry.store.tape import segments, verify
-from support.puppet import Puppet, small_layout, train, until
+from support.puppet import PATIENCE, Puppet, small_layout, train, until
 from support.syncer_process import SyncerProcess
 
 pytestmark = pytest.mark.processes
@@ -146,14 +146,14 @@ def test_real_learners_outlive_a_killed_syncer(tmp_path):
                 hurry.touch()
                 with SyncerProcess(run_dir, policy, resume=True) as again:
                     assert await again.ready() == address
-                    said = [(await asyncio.to_thread(trainer.communicate, timeout=120))[0].decode() for trainer in trainers]
+                    told = [await asyncio.to_thread(trainer.communicate, timeout=PATIENCE) for trainer in trainers]
                     assert [trainer.returncode for trainer in trainers] == [0, 0]
                     assert await again.end() == 0
             finally:
                 for trainer in trainers:
                     trainer.kill()
                     trainer.wait()
-        return said
+        return [out.decode() for out, _ in told]
 
     said = asyncio.run(play())
     steps = [int(words.split("steps ")[1].split()[0]) for words in said]
