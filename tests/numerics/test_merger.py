@@ -23,7 +23,8 @@ def made() -> Merger:
 
 def add(merger: Merger, fragment: int, step: int, values: np.ndarray, weight: float) -> None:
     contribution = body(values)
-    merger.add(fragment, step, contribution, merger.screen(fragment, contribution), weight)
+    body = memoryview(contribution)
+    merger.add(fragment, step, body, merger.screen(fragment, body), weight)
 
 
 def test_a_round_moves_its_fragment_and_no_other():

@@ -80,12 +80,12 @@ class LabModel:
 
     def screen(self, fragment: int, body: Body) -> tuple[str, Screened]:
         """First pass over a contribution."""
-        screened = self.merger.screen(fragment, body)
+        screened = self.merger.screen(fragment, body.data)
         return screened.flaw, screened
 
     def add(self, merge: Merge, body: Body, screened: Screened) -> None:
         """Second pass: into its round."""
-        self.merger.add(merge.fragment, merge.step, body, screened, weight_of(merge.tokens, merge.steps))
+        self.merger.add(merge.fragment, merge.step, body.data, screened, weight_of(merge.tokens, merge.steps))
 
     def close(self, fragment: int, step: int, version: int) -> str:
         """The outer step."""

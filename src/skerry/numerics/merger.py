@@ -61,16 +61,16 @@ class Merger:
         flaw = screen(self._parts[fragment], self.values(fragment).data.cast("B"), get_codec("fp32")).flaw
         return flaw, self.encode(fragment)
 
-    def screen(self, fragment: int, body: Body) -> Screened:
+    def screen(self, fragment: int, body: memoryview) -> Screened:
         """First pass over a contribution."""
-        return screen(self._parts[fragment], body.data, self.up)
+        return screen(self._parts[fragment], body, self.up)
 
-    def add(self, fragment: int, step: int, body: Body, screened: Screened, weight: float) -> None:
+    def add(self, fragment: int, step: int, body: memoryview, screened: Screened, weight: float) -> None:
         """Accumulate a contribution into its round."""
         if (fragment, step) not in self._rounds:
             memory = self._spare.pop() if self._spare else self._memory()
             self._rounds[fragment, step] = (Accumulator(self._parts[fragment], self._rule, memory), memory)
-        self._rounds[fragment, step][0].add(body.data, self.up, screened, weight)
+        self._rounds[fragment, step][0].add(body, self.up, screened, weight)
 
     def close(self, fragment: int, step: int) -> Body:
         """The outer step on what the round accumulated. Returns the new value, encoded. Raises FloatingPointError if it
