@@ -23,8 +23,8 @@ def made() -> Merger:
 
 def add(merger: Merger, fragment: int, step: int, values: np.ndarray, weight: float) -> None:
     contribution = body(values)
-    body = memoryview(contribution)
-    merger.add(fragment, step, body, merger.screen(fragment, body), weight)
+    sent = memoryview(contribution)
+    merger.add(fragment, step, sent, merger.screen(fragment, sent), weight)
 
 
 def test_a_round_moves_its_fragment_and_no_other():
