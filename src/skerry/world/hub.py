@@ -102,7 +102,7 @@ class Hub:
     learner's link, up and down, over all its lines."""
 
     def __init__(self, queue: Queue, policy: Policy, layout: Layout, model: Model, watch: Callable[[], None],
-                 merge_s: float = 0.0) -> None:  # fmt: skip
+                 merge_s: float) -> None:  # fmt: skip
         self.queue = queue
         self.core = SyncerCore(policy, layout)
         self.plane = VirtualPlane(model, queue, merge_s, watch)

@@ -44,7 +44,7 @@ class VirtualRun:
         check_patience(policy, layout, world)
         self.policy, self.layout, self.world = policy, layout, world
         self.queue = Queue()
-        self.hub = Hub(self.queue, policy, layout, model, watch)
+        self.hub = Hub(self.queue, policy, layout, model, watch, world.merge_s)
         self.islands: dict[int, Island] = {}
         self.strikes: list[Strike] = []
         self._new_trainer = new_trainer

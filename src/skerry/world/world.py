@@ -33,6 +33,7 @@ class World:
     faults: str = ""  # what strikes whom and when: "kill:2@30s stop:1@45s+20s slow:3x0.5@10s+60s join:4@60s leave:0@90s"
     fault_rate: float = 0.0  # share of time that random kills take from each learner of the start, on average
     downtime: float = 60.0  # of a random kill, on average; times up and down are exponential
+    merge_s: float = 0.0  # from the close of a round to the existence of its version
     restart: float = 10.0  # until a killed learner is back, where its fault does not say
     seed: int = 0  # of jitter and random faults
 
@@ -40,7 +41,7 @@ class World:
         if not isinstance(self.learners, int) or not 1 <= self.learners <= MOST_LEARNERS:
             raise _bad("learners", self.learners, f"give a whole number, 1 or more and at most {MOST_LEARNERS:,}")
         positive(self, "step_s", "downtime", where="world.")
-        not_negative(self, "restart", where="world.")
+        not_negative(self, "restart", "merge_s", where="world.")
         for speed in self.speeds:
             if not 0 < speed < float("inf"):
                 raise _bad("speeds", self.speeds, f"{speed!r} is no speed: give numbers above 0")
