@@ -187,25 +187,26 @@ class LearnerDriver:
         self._busy = True
         core, holdings, do = self.core, self._holdings, self._do
         while True:
-            redo = None
-            if type(event) is Delivery:
-                self._values[event.fragment].append((event.version, came))
-            elif type(event) is CopiedOut:
+            kind, redo = type(event), None
+            said: Any = event  # with the fields of its kind
+            if kind is Delivery:
+                self._values[said.fragment].append((said.version, came))
+            elif kind is CopiedOut:
                 self._copy = came
-            elif type(event) is Applied:
-                redo = self._redos.pop(event.fragment)
-                holdings.follow(event.fragment, redo.value)
+            elif kind is Applied:
+                redo = self._redos.pop(said.fragment)
+                holdings.follow(said.fragment, redo.value)
             actions = core.handle(now, event)
             holdings.commit(core.memory, self._redos, core.progress)
             for action in actions:
                 do[type(action)](action)
             if redo is not None:
                 holdings.free(redo.value)
-            elif type(event) is CopiedOut:
+            elif kind is CopiedOut:
                 self._copy = None
                 holdings.free_copy(came)
-            elif type(event) is Welcome:  # a trainer may live through several generations: its own count goes on
-                holdings.introduce(event.learner, event.generation, event.first_step - core.memory.origin.steps)
+            elif kind is Welcome:  # a trainer may live through several generations: its own count goes on
+                holdings.introduce(said.learner, said.generation, said.first_step - core.memory.origin.steps)
             if not self._waiting:
                 break
             now, event, came = self._waiting.popleft()
@@ -236,14 +237,14 @@ class LearnerDriver:
         self._hands[action.fragment] = None
 
     def _take_over(self, order: TakeOver) -> None:
-        p, holdings = order.fragment, self._holdings
+        p, core, holdings = order.fragment, self.core, self._holdings
         assert p not in self._redos, "two orders to take a fragment over"
         value = self._take(p, order.version)
         hand, self._hands[p] = self._hands[p], None
         assert order.rule != "rebase" or (hand is not None and hand[0] == order.until), "rebase without its copy"
         ready = holdings.prepare(order, value, None if hand is None else hand[1][1])
-        self._redos[p] = Redo(order, value, self.core.memory.generation)
-        holdings.commit(self.core.memory, self._redos, self.core.progress)
+        self._redos[p] = Redo(order, value, core.memory.generation)
+        holdings.commit(core.memory, self._redos, core.progress)
         self._trainer.take_over(order, ready)
 
     def _drop(self, action: Drop) -> None:

@@ -226,12 +226,12 @@ class Island:
         """A step has ended, unless the trainer was frozen in it."""
         if life != self.lives:
             return
-        shift, self._shift = self._shift, 0.0
         if self._frozen_at is not None:
-            self._left = self._queue.now + shift - self._frozen_at
+            self._left, self._shift = self._queue.now + self._shift - self._frozen_at, 0.0
             return
-        if shift:
-            self._queue.after(shift, self._boundary, life, seconds)
+        if self._shift:
+            self._queue.after(self._shift, self._boundary, life, seconds)
+            self._shift = 0.0
             return
         steps, tokens, busy = self._count
         tokens += self._trainer.step(self._shared.earlier + steps, self._rate, steps)
