@@ -15,7 +15,21 @@ from benchmarks._table import Row, at_most, report
 from benchmarks.reference import Reference
 
 from skerry.core.layout import TensorSpec, build_layout
-from skerry.core.messages import Ask, Close, Contribution, Count, Deliver, Join, Received, Report, Start, TakenOver, Tick
+from skerry.core.messages import (
+    Ask,
+    Close,
+    Contribution,
+    Count,
+    Deliver,
+    Distribute,
+    Join,
+    Published,
+    Received,
+    Report,
+    Start,
+    TakenOver,
+    Tick,
+)
 from skerry.core.policy import Policy
 from skerry.core.syncer import SyncerCore
 
@@ -74,6 +88,8 @@ class Fleet:
                                  until=self.count()) for m in self.learners
                 ])  # fmt: skip
             elif isinstance(action, Close):
+                todo += self.feed([Published(fragment=action.fragment, version=action.version)])
+            elif isinstance(action, Distribute):
                 p, version = action.fragment, action.version
                 todo += self.feed([Received(learner=m, generation=1, fragment=p, version=version) for m in self.learners])
                 todo += self.feed([self.took_over(m, p, version, action.step) for m in self.learners])
