@@ -15,6 +15,7 @@ from skerry.core.layout import Layout
 from skerry.core.ledger import Ledger
 from skerry.core.members import AWAY, JOINING, LIVE, SILENT, Member, Members, Standing
 from skerry.core.messages import (
+    INITIAL,
     Abstain,
     BudgetReached,
     Contribution,
@@ -46,9 +47,6 @@ from skerry.core.plain import dump, load
 from skerry.core.policy import Policy
 from skerry.core.rounds import Rounds
 from skerry.core.timers import Alarm, Subject, Timers
-
-INITIAL = -1
-"""The step that a Verdict on an initial value bears."""
 
 
 class SyncerCore:

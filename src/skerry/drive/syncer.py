@@ -79,8 +79,11 @@ class Plane(Protocol):
     """What is done to bodies. A contribution's lies with the plane, under its name, when the driver hears of it; the plane does
     one thing after the other, in the order in which it was asked."""
 
-    def provide(self, fragment: int, then: Callable[[str], None]) -> None:
-        """Look at a first value that has come; `then` hears what is wrong with it, or ""."""
+    def provide(self, name: BodyName, then: Callable[[str], None]) -> None:
+        """Look at a first value; `then` hears what is wrong with it, or ""."""
+
+    def adopt(self, name: BodyName) -> None:
+        """It is the run's: version 0 of its fragment."""
 
     def screen(self, name: BodyName, then: Callable[[str], None]) -> None:
         """Look at a contribution; `then` hears what is wrong with it, or ""."""
@@ -139,7 +142,7 @@ class SyncerDriver:
         self._plane = plane
         self._clock, self._timer, self._log, self._settled, self._failed = clock, timer, log, settled, failed
         self._inbox: deque[tuple[SyncerEvent, Line | None]] = deque()
-        self._working = False
+        self._working = self._stopped = False
         self._due: float | None = None
         versions = core.versions or [0] * core.policy.fragments
         self._newest = [Newest(version, step) for version, step in zip(versions, core.rounds.steps, strict=True)]
@@ -155,6 +158,8 @@ class SyncerDriver:
 
     def feed(self, event: SyncerEvent, line: Line | None = None) -> None:
         """Tell the core, and carry out what it decides. `line`: who asks to join."""
+        if self._stopped:
+            return
         if self._working:
             self._inbox.append((event, line))
             return
@@ -167,7 +172,7 @@ class SyncerDriver:
 
     def stop(self) -> None:
         """Hear nothing more."""
-        self._working = True
+        self._stopped = True
 
     def join(self, line: Line, message: Join) -> None:
         """A peer wants a place in the run."""
@@ -194,10 +199,18 @@ class SyncerDriver:
         """A first value has come, and lies with the plane."""
 
         def looked_at(flaw: str) -> None:
+            if flaw or not self.awaits_initial(line):
+                self._plane.drop(message.name)
+            else:
+                self._plane.adopt(message.name)
             if self.is_own(line, message):
                 self.feed(replace(message, flaw=flaw) if flaw else message)
 
-        self._plane.provide(message.fragment, looked_at)
+        self._plane.provide(message.name, looked_at)
+
+    def awaits_initial(self, line: Line) -> bool:
+        """Whether the run's first values are this line's learner's to provide."""
+        return self.speaks(line) and self.core.provider == line.learner
 
     def sent(self, line: Line) -> None:
         """A value has left on the line."""

@@ -114,8 +114,8 @@ def _parse(line: str) -> Token:
     _, name, may, secret = words
     learner, roles = -1, set()
     for part in may.split(","):
-        role, _, number = part.partition("=")
-        if role not in ROLES or (number and not (role == "learner" and number.isascii() and number.isdigit())):
+        role, fixed, number = part.partition("=")
+        if role not in ROLES or role in roles or (fixed and not (role == "learner" and number.isascii() and number.isdigit())):
             raise ConfigError(f"the token {name} is for {part!r}, which is no role",
                               remedy=f"choose from {', '.join(ROLES)}, learner=ID")  # fmt: skip
         roles.add(role)

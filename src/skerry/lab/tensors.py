@@ -74,9 +74,13 @@ class LabModel:
 
     def provide(self, fragment: int, body: Values) -> str:
         """A first value: flat, fp32."""
-        self.merger.values(fragment)[:] = body
-        flaw, self._bodies[fragment] = self.merger.provide(fragment)
+        flaw, self._made[fragment] = self.merger.provide(fragment, body.data.cast("B"))
         return flaw
+
+    def adopt(self, fragment: int, body: Values) -> None:
+        """It is the run's."""
+        self.merger.adopt(fragment, body.data.cast("B"))
+        self.publish(fragment)
 
     def screen(self, fragment: int, body: Body) -> tuple[str, Screened]:
         """First pass over a contribution."""

@@ -50,7 +50,7 @@ class Owner(Protocol):
     def arrived(self, message: Delivery) -> None:
         """The body is complete."""
 
-    def abandon(self) -> None:
+    def abandon(self, message: Delivery) -> None:
         """It never will be."""
 
     def wants(self, message: Any) -> bool:
@@ -110,7 +110,8 @@ class Uplink:
 
     def send_body(self, message: Any, body: memoryview) -> None:
         """Send in turn, if it is still wanted by then; not at all if there is no link."""
-        self._bodies.put_nowait((message, body))
+        if self._link is not None:
+            self._bodies.put_nowait((message, body))
 
     def resume(self) -> None:
         """There is memory for deliveries again. Not at once: this may be said inside the link's own call."""
@@ -173,7 +174,7 @@ class Uplink:
         self._owner.arrived(message)
 
     def on_bulk_lost(self, link: Link, message: Delivery, buffer: memoryview) -> None:
-        self._owner.abandon()
+        self._owner.abandon(message)
 
     def on_closed(self, link: Link, reason: str) -> None:
         if link is self._link:

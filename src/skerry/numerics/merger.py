@@ -56,10 +56,14 @@ class Merger:
         """The fragment's part of theta."""
         return self.theta[self._places[fragment]]
 
-    def provide(self, fragment: int) -> tuple[str, Body]:
-        """A first value has been received into theta: what is wrong with it ("" if nothing is), and its encoding."""
-        flaw = screen(self._parts[fragment], self.values(fragment).data.cast("B"), get_codec("fp32")).flaw
-        return flaw, self.encode(fragment)
+    def provide(self, fragment: int, body: memoryview) -> tuple[str, Body]:
+        """A first value has come, in fp32: what is wrong with it ("" if nothing is), and its encoding."""
+        flaw = screen(self._parts[fragment], body, get_codec("fp32")).flaw
+        return flaw, self._encode(fragment, np.frombuffer(body, np.float32))
+
+    def adopt(self, fragment: int, body: memoryview) -> None:
+        """It is the run's."""
+        self.values(fragment)[:] = np.frombuffer(body, np.float32)
 
     def screen(self, fragment: int, body: memoryview) -> Screened:
         """First pass over a contribution."""
@@ -94,7 +98,10 @@ class Merger:
 
     def encode(self, fragment: int) -> Body:
         """The fragment's value as it stands, in the downward codec; give the body back with `reuse`."""
-        values, spare = self.values(fragment), self._bodies.get(fragment)
+        return self._encode(fragment, self.values(fragment))
+
+    def _encode(self, fragment: int, values: Values) -> Body:
+        spare = self._bodies.get(fragment)
         body = spare.pop() if spare else np.zeros(self.down.nbytes(values.size), np.uint8)
         self.down.encode(values, body.data)
         return body

@@ -84,6 +84,9 @@ class Versions:
         """Without flaw."""
         return ""
 
+    def adopt(self, fragment: int, body: object) -> None:
+        """Version 0."""
+
     def screen(self, fragment: int, body: int) -> tuple[str, None]:
         """Without flaw."""
         return "", None

@@ -17,7 +17,6 @@ from skerry.core.messages import (
     BudgetReached,
     Distribute,
     Failed,
-    Published,
     Refused,
     Restarted,
     RunOver,
@@ -146,24 +145,31 @@ class Run:
         self.tape.flush()
         return self.samples.take(self._around.clock(), self.core, self.driver.lines)
 
-    def stop(self) -> None:
-        """Hear nothing more: from now on nothing changes but what the merger still has to do."""
+    async def stop(self) -> None:
+        """Hear nothing more, from a moment on when what the core knows and what the merger holds are the same."""
+        stopped = asyncio.get_running_loop().create_future()
+
+        def stop() -> None:
+            self._halt()
+            stopped.set_result(None)
+
+        while self.plane.fenced:
+            await asyncio.sleep(0.01)
+        self.plane.cut(stop)
+        await stopped
+
+    def _halt(self) -> None:
         self._set_timer(None)
         self.driver.stop()
 
     def close(self) -> None:
         """Complete the tape."""
-        self.stop()
+        self._halt()
         self.tape.close(self._around.clock())
 
     def snapshot(self) -> Snapshot:
-        """The run after the events so far; its values are those that the merger will then have come to. It has all rounds in
-        them that are closing now, so they are published in this state."""
+        """The run after the events so far, within a cut (plane.cut) or after the end."""
         around, core = self._around, self.core
-        if core.rounds.closing:
-            core = SyncerCore(around.policy, self.layout, core.state())
-            for fragment in list(core.rounds.closing):
-                core.handle(core.now, Published(fragment=fragment, version=core.versions[fragment] + 1))
         return Snapshot(
             run=around.name, t=around.clock(), layout=self.layout, origin=self._origin, state=core.state(),
             published=tuple(zip(core.versions, core.rounds.steps, strict=True)), traffic=around.traffic(),
@@ -172,5 +178,5 @@ class Run:
 
     def _save_if_due(self) -> None:
         keeper, around = self._around.keeper, self._around
-        if self.core.versions and keeper.wants(around.clock()):
-            keeper.save(self.snapshot, around.worker, around.journal)
+        if self.core.versions and not self.plane.fenced and keeper.wants(around.clock()):
+            self.plane.cut(lambda: keeper.save(self.snapshot, around.worker, around.journal))

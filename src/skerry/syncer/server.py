@@ -200,8 +200,7 @@ class Server:
         over = run.core.phase == "ended"
         if over:
             await self._let_leave(run)
-        run.stop()
-        await self._worker.submit(lambda: None)
+        await run.stop()
         self._look()
         end = self.now() if run.ended_at is None else run.ended_at
         keeper.figures(final_figures(self.name, run.core, run.samples.paces(), self.traffic(), end), journal)

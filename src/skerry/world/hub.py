@@ -143,7 +143,7 @@ class Hub:
             self.driver.contributed(line, message)
         else:
             assert type(message) is ProvideInitial
-            self.plane.put(message.fragment, body)
+            self.plane.put(message.name, body)
             self.driver.provided(line, message)
 
     def lose(self, line: Line) -> None:
