@@ -21,6 +21,7 @@ from skerry.core.messages import (
     Refused,
     Report,
     RequestInitial,
+    TakenOver,
     Verdict,
     Welcome,
 )
@@ -170,7 +171,32 @@ def test_no_layout_at_all(tmp_path, text):
     scenario(tmp_path, play)
 
 
+IMPOSSIBLE = {
+    "a generation beyond all": Join(layout=LAYOUT.hash, generation=2**64 - 1),
+    "a learner beyond all": Join(layout=LAYOUT.hash, learner=2**63 - 1),
+    "more fragments than there are": Join(layout=LAYOUT.hash, generation=1, learner=0, bases=(0, 0, 7), settled=(Count(),) * 3),
+    "counters of fewer fragments than bases": Join(layout=LAYOUT.hash, generation=1, learner=0, bases=(0, 0), settled=()),
+    "a clock from nowhere": Join(layout=LAYOUT.hash, generation=1, learner=0, clock=1 << 60),
+    "counters below zero": Join(layout=LAYOUT.hash, count=Count(0, -1, 0)),
+}
+
+
+@pytest.mark.parametrize("what", IMPOSSIBLE)
+def test_a_join_that_no_learner_could_say_ends_its_link_and_nothing_else(tmp_path, what):
+    async def play(server):
+        (good,) = await begun(server)
+        bad = Raw(LAYOUT)
+        await bad.connect(server.address)
+        bad.link.send(IMPOSSIBLE[what])
+        await until(lambda: bad.ended)
+        await train([good], lambda: server.run.core.rounds.closed > 2)
+        assert len(server.run.core.members) == 1
+
+    scenario(tmp_path, play)
+
+
 SENSELESS = {
+    "a version that is not": lambda n: TakenOver(**n, fragment=0, version=99, clock=0, settled=Count(), count=Count()),
     "a fragment that is not": lambda n: Abstain(**n, fragment=7, step=1),
     "a clock from nowhere": lambda n: Report(**n, clock=1 << 60, count=Count()),
     "counters below zero": lambda n: Report(**n, clock=0, count=Count(-1, 0, 0)),
