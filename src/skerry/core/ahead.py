@@ -19,6 +19,8 @@ _NEVER = sys.maxsize
 class Ahead:
     """When which fragments were asked for, in own steps, and for which of them the learner came too late."""
 
+    __slots__ = ("_asked", "_expected", "_late", "soonest")
+
     def __init__(self) -> None:
         self.soonest = _NEVER  # nothing is due before
         self._asked: dict[int, int] = {}  # fragment -> own steps at the last question

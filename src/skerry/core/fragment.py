@@ -92,6 +92,8 @@ TABLE: dict[State, dict[Input, State]] = {
 class Tally:
     """What a learner's fragments count together: how many are in which state, and the hand-overs that were begun."""
 
+    __slots__ = ("begun", "of")
+
     def __init__(self) -> None:
         self.of = dict.fromkeys(State, 0)
         self.begun = 0
@@ -100,6 +102,9 @@ class Tally:
 class Fragment:
     """One fragment's business. Its base and its settled counters stand in the learner's memory. `pace` in its methods: the
     learner's clock if values are taken over at their step (synchronous policies), else AT_ONCE."""
+
+    __slots__ = ("_abstained", "_ahead", "_last", "_last_heard", "_memory", "_order", "_policy", "_refused", "_tally",
+                 "delivery", "index", "message", "question", "state", "taken_step", "turn", "until")  # fmt: skip
 
     def __init__(self, index: int, policy: Policy, memory: LearnerMemory, tally: Tally, ahead: Ahead) -> None:
         self.index = index

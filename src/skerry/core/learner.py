@@ -62,6 +62,10 @@ class LearnerCore:
     """One learner's state machine. `memory` is kept true at every moment; give the same one to the next agent. Everything
     that is public besides `handle` is to be read only."""
 
+    __slots__ = ("_ahead", "_detached", "_early", "_finishing", "_left", "_looks_ahead", "_lost_at", "_now", "_pacing",
+                 "_run_steps", "_slots", "_tally", "_told", "begun", "count", "fragments", "joined", "layout", "memory",
+                 "policy", "progress")  # fmt: skip
+
     def __init__(self, policy: Policy, layout: Layout, memory: LearnerMemory, count: Count = Count()) -> None:
         """`count`: the trainer's raw counters, as far as a new agent knows them."""
         self.policy = policy
@@ -85,19 +89,11 @@ class LearnerCore:
         self._early: list[Delivery] = []  # came before the Welcome, which travels on another connection
         self._now = 0.0
         self._lost_at: float | None = None  # when there was last a link
-        self._handlers: dict[type, Callable[[Any], list[LearnerAction]]] = {
-            Stepped: self._stepped, CopiedOut: self._copied_out, Applied: self._applied, LoopLeft: self._loop_left,
-            Welcome: self._welcome, Refused: self._refused, RequestInitial: self._provide, Ask: self._ask,
-            Verdict: self._verdict, Cancel: lambda at: self.fragments[at.fragment].answered(at.step, None, self._pace),
-            Delivery: self._delivery, BudgetReached: self._finish, RunOver: lambda _: self._detach(),
-            Linked: self._linked, Unlinked: self._unlinked, Beat: self._beat, TrainerEnded: self._leave,
-            Recovered: self._recovered,
-        }  # fmt: skip
 
     def handle(self, now: float, event: LearnerEvent) -> list[LearnerAction]:
         """What follows from the event. `now`: seconds, never falling."""
         self._now = now
-        out = self._handlers[type(event)](event)
+        out = _HANDLERS[type(event)](self, event)
         if self._pacing is not None and self.begun:
             self._pacing.let_go(self.clock, out)
         return out
@@ -247,6 +243,9 @@ class LearnerCore:
             out += self.fragments[event.fragment].answered(event.step, event.verdict, self._pace)
         return out
 
+    def _cancel(self, event: Cancel) -> list[LearnerAction]:
+        return self.fragments[event.fragment].answered(event.step, None, self._pace)
+
     def _delivery(self, event: Delivery) -> list[LearnerAction]:
         if not self.joined:
             self._early.append(event)
@@ -311,6 +310,9 @@ class LearnerCore:
             self._pacing.take_over(self.clock, out)
         return out
 
+    def _run_over(self, event: RunOver) -> list[LearnerAction]:
+        return self._detach()
+
     def _detach(self, why: str = "") -> list[LearnerAction]:
         """Let the trainer go, and say nothing more; once."""
         if self._detached:
@@ -327,3 +329,14 @@ class LearnerCore:
         memory = self.memory
         return [Leave(learner=memory.learner, generation=memory.generation, count=event.count.minus(memory.origin),
                       reason=event.reason)]  # fmt: skip
+
+
+_HANDLERS: dict[type, Callable[[LearnerCore, Any], list[LearnerAction]]] = {
+    Stepped: LearnerCore._stepped, CopiedOut: LearnerCore._copied_out, Applied: LearnerCore._applied,
+    LoopLeft: LearnerCore._loop_left, Welcome: LearnerCore._welcome, Refused: LearnerCore._refused,
+    RequestInitial: LearnerCore._provide, Ask: LearnerCore._ask, Verdict: LearnerCore._verdict, Cancel: LearnerCore._cancel,
+    Delivery: LearnerCore._delivery, BudgetReached: LearnerCore._finish, RunOver: LearnerCore._run_over,
+    Linked: LearnerCore._linked, Unlinked: LearnerCore._unlinked, Beat: LearnerCore._beat, TrainerEnded: LearnerCore._leave,
+    Recovered: LearnerCore._recovered,
+}  # fmt: skip
+"""One table for all: of a thousand learners' own tables, none would ever be found in the processor's cache."""
