@@ -71,10 +71,11 @@ class Island:
     """One learner's place, and the Trainer of its driver. `step_times`: seconds of its steps; `new_trainer`: the tensors of a
     new life."""
 
-    __slots__ = ("_agent_frozen", "_agent_up", "_beat_every", "_count", "_done", "_driver", "_frozen_at", "_hears", "_hub",
-                 "_inbox", "_later", "_layout", "_left", "_line", "_link", "_new_trainer", "_orders", "_policy", "_queue",
-                 "_rate", "_released", "_seconds", "_shared", "_shift", "_standing", "_step_times", "_stood_since",
-                 "_synchronous", "_trainer", "_up_bytes", "learner", "lives", "loaded", "slowed", "state", "waited")  # fmt: skip
+    __slots__ = ("_agent_frozen", "_agent_up", "_beat_every", "_count", "_done", "_driver", "_frozen_at",
+                 "_hears", "_hub", "_inbox", "_later", "_layout", "_left", "_line", "_link", "_new_trainer",
+                 "_orders", "_policy", "_queue", "_rate", "_released", "_seconds", "_shared", "_shift",
+                 "_standing", "_step_times", "_stood_since", "_synchronous", "_trainer", "_up_bytes", "learner",
+                 "lives", "loaded", "slowed", "state", "waited")  # fmt: skip
 
     def __init__(self, learner: int, queue: Queue, hub: Hub, policy: Policy, layout: Layout, link: Link,
                  step_times: Iterator[float], new_trainer: Callable[[int], Trainer]) -> None:  # fmt: skip

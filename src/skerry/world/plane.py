@@ -50,7 +50,7 @@ class VirtualPlane:
         self._watch = watch
         self._merge_s = merge_s
         self._come: dict[BodyName | int, Body] = {}  # a contribution's by its name, a first value by its fragment
-        self._screened: dict[BodyName, Any] = {}
+        self._screened: dict[BodyName, tuple[Body, Any]] = {}
 
     def put(self, name: BodyName | int, body: Body) -> None:
         """A body has come."""
@@ -62,15 +62,16 @@ class VirtualPlane:
         then(self.model.provide(fragment, self._come.pop(fragment)))
 
     def screen(self, name: BodyName, then: Callable[[str], None]) -> None:
-        flaw, self._screened[name] = self.model.screen(name.fragment, self._come[name])
+        body = self._come.pop(name)
+        flaw, seen = self.model.screen(name.fragment, body)
+        self._screened[name] = body, seen
         then(flaw)
 
     def add(self, merge: Merge) -> None:
-        name = merge.name
-        self.model.add(merge, self._come.pop(name), self._screened.pop(name))
+        self.model.add(merge, *self._screened.pop(merge.name))
 
     def drop(self, name: BodyName) -> None:
-        del self._come[name], self._screened[name]
+        del self._screened[name]
 
     def close(self, close: Close, then: Callable[[str], None]) -> None:
         failure = self.model.close(close.fragment, close.step, close.version)
