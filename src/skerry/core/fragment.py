@@ -171,10 +171,11 @@ class Fragment:
         if self.state is State.IDLE:
             self._tally.begun = self.turn = self._tally.begun + 1
         self._moved(why)
-        out = self._forget()
+        out: list[LearnerAction] = [] if self.until is None else self._forget()
         self.question = step
         self._order = order = CopyOut(fragment=self.index, step=step)
-        return [*out, order]
+        out.append(order)
+        return out
 
     def copied(self, event: CopiedOut, pace: int) -> list[LearnerAction]:
         """The trainer has copied it out."""
@@ -242,20 +243,19 @@ class Fragment:
         out.append(Received(learner=memory.learner, generation=memory.generation, fragment=p, version=event.version))
         return self.settle(out, pace)
 
-    def settle(self, out: list[LearnerAction], pace: int) -> list[LearnerAction]:
-        """Add what can be done now, until nothing follows: what waits may be taken over, the last question answered."""
-        while (self.delivery is not None or self._last >= 0) and self._follows(out, pace):
-            pass
-        return out
+    @property
+    def waits(self) -> bool:
+        """Whether something is to be done when what is under way is over."""
+        return self.delivery is not None or self._last >= 0
 
-    def _follows(self, out: list[LearnerAction], pace: int) -> bool:
-        if self.delivery is not None:
-            return self._took(self.delivery, out, pace)
-        if self.state is not State.NO_BASE and Input.AFRESH not in TABLE[self.state]:
-            return False
-        step, self._last = self._last, -1
-        out += [self.abstain(step)] if self.state is State.NO_BASE else self.copy_out(Input.AFRESH, step)
-        return True
+    def settle(self, out: list[LearnerAction], pace: int) -> list[LearnerAction]:
+        """Add what can be done now: what waits may be taken over, then the last question answered."""
+        if self.delivery is not None and not self._took(self.delivery, out, pace):
+            return out
+        if self._last >= 0 and (self.state is State.NO_BASE or Input.AFRESH in TABLE[self.state]):
+            step, self._last = self._last, -1
+            out += [self.abstain(step)] if self.state is State.NO_BASE else self.copy_out(Input.AFRESH, step)
+        return out
 
     def _took(self, delivery: Delivery, out: list[LearnerAction], pace: int) -> bool:
         p = self.index

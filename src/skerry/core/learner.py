@@ -113,9 +113,9 @@ class LearnerCore:
         return AT_ONCE if self._pacing is None else self._pacing.pace(self.clock)
 
     def _saw(self, progress: float) -> None:
-        """The run's. It never falls."""
+        """The run's. It never falls: whoever calls this often has looked for that himself."""
         if progress > self.progress:
-            self.progress = min(1.0, progress)
+            self.progress = progress if progress < 1.0 else 1.0
 
     # ------------------------------------------------------------------ the link
 
@@ -190,7 +190,9 @@ class LearnerCore:
         if event.progress > self.progress:
             self._saw(event.progress)
         if self._run_steps:
-            self._saw((count.steps + self.memory.shift) / self._run_steps)
+            share = (count.steps + self.memory.shift) / self._run_steps
+            if share > self.progress:
+                self._saw(share)
         out: list[LearnerAction] = [self._report()] if self.joined else []
         if self._pacing is not None:
             self._pacing.stepped(count.steps, self.clock, self.joined, out)
@@ -221,7 +223,8 @@ class LearnerCore:
     # ------------------------------------------------------------------ hand-over and take-over
 
     def _ask(self, event: Ask) -> list[LearnerAction]:
-        self._saw(event.progress)
+        if event.progress > self.progress:
+            self._saw(event.progress)
         fragment = self.fragments[event.fragment]
         if event.final:
             return fragment.asked_last(event.step, self._pace)
@@ -250,7 +253,8 @@ class LearnerCore:
         if not self.joined:
             self._early.append(event)
             return []
-        self._saw(event.progress)
+        if event.progress > self.progress:
+            self._saw(event.progress)
         fragment = self.fragments[event.fragment]
         first = fragment.delivery is None
         out = fragment.delivered(event, self._pace)
@@ -262,7 +266,7 @@ class LearnerCore:
         memory, p = self.memory, event.fragment
         if event.count > self.count:
             self.count = event.count
-        old, fragment = self.clock, self.fragments[p]
+        old, fragment = self.count.steps + memory.shift, self.fragments[p]
         out: list[LearnerAction] = []
         order = fragment.applied(event)
         if order is not None:
@@ -271,9 +275,10 @@ class LearnerCore:
                                  clock=clock, settled=memory.settled[p], count=event.count.minus(memory.origin)))  # fmt: skip
             if self._pacing is not None and clock > old:
                 self._pacing.jumped(old, clock, self.joined, out)
-        fragment.settle(out, self._pace)
+        if fragment.waits:
+            fragment.settle(out, self._pace)
         self._copy_ahead(out)
-        return self._begin(out)
+        return out if self.begun else self._begin(out)
 
     def _recovered(self, event: Recovered) -> list[LearnerAction]:
         self.count = max(self.count, event.count)

@@ -20,7 +20,7 @@ Time is an argument. What is under way between processes, over links and under f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, Protocol, TypeAlias, cast
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from skerry.core.learner import LearnerCore
 from skerry.core.memory import LearnerMemory
@@ -153,7 +153,8 @@ class LearnerDriver:
         self.over = False
         self._holdings, self._trainer, self._uplink = holdings, trainer, uplink
         self._values: list[tuple[int, int, Value]] = []  # (fragment, version, value), in order of arrival
-        self._hands: dict[int, tuple[Count, tuple[Body, Copy]]] = {}  # by fragment: until when, and what `encode` gave
+        # By fragment: until when, and what `encode` gave
+        self._hands: list[tuple[Count, tuple[Body, Copy]] | None] = [None] * core.policy.fragments
         self._redos: dict[int, Redo] = {}  # by fragment
         self._copy: Copy = None  # of the CopiedOut in hand
         self._shown = 0.0  # the progress that the trainer sees
@@ -174,7 +175,10 @@ class LearnerDriver:
                 actions += core.handle(now, Recovered(fragment=order.fragment, version=order.version, rule=order.rule,
                                                       step=order.step, until=order.until, count=count))  # fmt: skip
         holdings.commit(core.memory, self._redos)
-        self._carry_out(actions)
+        for action in actions:  # none is a message: there is no link yet
+            do = _DO[type(action)]
+            assert do is not None
+            do(self, action)
         self.feed(now, stands)
 
     def feed(self, now: float, event: LearnerEvent, came: Value | Copy = None) -> None:
@@ -183,58 +187,46 @@ class LearnerDriver:
             self._waiting.append((now, event, came))
             return
         self._busy = True
-        self._hear(now, event, came)
-        while self._waiting:
-            self._hear(*self._waiting.pop(0))
-        self._busy = False
-
-    def _hear(self, now: float, event: LearnerEvent, came: Value | Copy) -> None:
-        core, kind = self.core, type(event)
-        if kind is Applied:
-            self._applied(now, cast(Applied, event))
-            return
-        if kind is Delivery:
-            delivery = cast(Delivery, event)
-            self._values.append((delivery.fragment, delivery.version, came))
-        elif kind is CopiedOut:
-            self._copy = came
-        actions = core.handle(now, event)
-        if kind is Welcome:  # but for Applied, nothing else changes the core's memory
-            self._holdings.commit(core.memory, self._redos)
-        self._carry_out(actions)
-        if kind is CopiedOut:
-            self._copy = None
-            self._holdings.free_copy(came)
-        elif kind is Welcome:  # a trainer may live through several generations: its own count goes on
-            welcome = cast(Welcome, event)
-            self._holdings.introduce(welcome.learner, welcome.generation, welcome.first_step - core.memory.origin.steps)
-
-    def _applied(self, now: float, event: Applied) -> None:
-        """The base follows, and one commit makes true that the order was carried out."""
         core, holdings = self.core, self._holdings
-        redo = self._redos.pop(event.fragment)
-        holdings.follow(event.fragment, redo.value)
-        actions = core.handle(now, event)
-        holdings.commit(core.memory, self._redos)
-        self._carry_out(actions)
-        holdings.free(redo.value)
-
-    def _carry_out(self, actions: Iterable[LearnerAction]) -> None:
-        if self.core.progress > self._shown:
-            self._shown = self.core.progress
-            self._holdings.show(self._shown)
-        for action in actions:
-            do = _DO[type(action)]
-            if do is None:
-                self._uplink.send(cast(FromLearner, action))
-            else:
-                do(self, action)
+        send: Callable[[Any], None] = self._uplink.send
+        while True:  # in one piece, as all that a learner does passes through here
+            redo = None
+            if type(event) is Delivery:
+                self._values.append((event.fragment, event.version, came))
+            elif type(event) is CopiedOut:
+                self._copy = came
+            elif type(event) is Applied:
+                redo = self._redos.pop(event.fragment)
+                holdings.follow(event.fragment, redo.value)
+            actions = core.handle(now, event)
+            if redo is not None or type(event) is Welcome:  # nothing else changes the core's memory
+                holdings.commit(core.memory, self._redos)
+            if core.progress > self._shown:
+                self._shown = core.progress
+                holdings.show(core.progress)
+            for action in actions:
+                do = _DO[type(action)]
+                if do is None:
+                    send(action)
+                else:
+                    do(self, action)
+            if redo is not None:
+                holdings.free(redo.value)
+            elif type(event) is CopiedOut:
+                self._copy = None
+                holdings.free_copy(came)
+            elif type(event) is Welcome:  # a trainer may live through several generations: its own count goes on
+                holdings.introduce(event.learner, event.generation, event.first_step - core.memory.origin.steps)
+            if not self._waiting:
+                break
+            now, event, came = self._waiting.pop(0)
+        self._busy = False
 
     def wants(self, message: Contribution | ProvideInitial) -> bool:
         """Whether a body that waits for its turn is to be sent still."""
         if type(message) is not Contribution:
             return True
-        hand = self._hands.get(message.fragment)
+        hand = self._hands[message.fragment]
         return hand is not None and hand[0] == message.until
 
     # ------------------------------------------------------------------ actions
@@ -244,7 +236,7 @@ class LearnerDriver:
 
     def _contribute(self, message: Contribution) -> None:
         """New, or open still when a link came back."""
-        hand = self._hands.get(message.fragment)
+        hand = self._hands[message.fragment]
         assert hand is not None and hand[0] == message.until, "a contribution of which there is no body"
         self._uplink.send_body(message, hand[1][0])
 
@@ -252,13 +244,13 @@ class LearnerDriver:
         self._uplink.send_body(message, self._holdings.initial(message.fragment, self._copy))
 
     def _forget(self, action: Forget) -> None:
-        del self._hands[action.fragment]
+        self._hands[action.fragment] = None
 
     def _take_over(self, order: TakeOver) -> None:
         p, holdings = order.fragment, self._holdings
         assert p not in self._redos, "two orders to take a fragment over"
         value = self._take(p, order.version)
-        hand = self._hands.pop(p, None)
+        hand, self._hands[p] = self._hands[p], None
         assert order.rule != "rebase" or (hand is not None and hand[0] == order.until), "rebase without its copy"
         ready = holdings.prepare(order, value, None if hand is None else hand[1][1])
         self._redos[p] = Redo(order, value, self.core.memory.generation)
