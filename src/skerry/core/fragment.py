@@ -243,11 +243,6 @@ class Fragment:
         out.append(Received(learner=memory.learner, generation=memory.generation, fragment=p, version=event.version))
         return self.settle(out, pace)
 
-    @property
-    def waits(self) -> bool:
-        """Whether something is to be done when what is under way is over."""
-        return self.delivery is not None or self._last >= 0
-
     def settle(self, out: list[LearnerAction], pace: int) -> list[LearnerAction]:
         """Add what can be done now: what waits may be taken over, then the last question answered."""
         if self.delivery is not None and not self._took(self.delivery, out, pace):

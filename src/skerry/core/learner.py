@@ -236,7 +236,7 @@ class LearnerCore:
         if event.step == INITIAL:
             memory = self.memory
             return [ProvideInitial(learner=memory.learner, generation=memory.generation, fragment=event.fragment)]
-        return self.fragments[event.fragment].copied(event, self._pace)
+        return self.fragments[event.fragment].copied(event, AT_ONCE if self._pacing is None else self._pace)
 
     def _verdict(self, event: Verdict) -> list[LearnerAction]:
         out: list[LearnerAction] = []
@@ -257,7 +257,7 @@ class LearnerCore:
             self._saw(event.progress)
         fragment = self.fragments[event.fragment]
         first = fragment.delivery is None
-        out = fragment.delivered(event, self._pace)
+        out = fragment.delivered(event, AT_ONCE if self._pacing is None else self._pace)
         if self._pacing is not None and fragment.delivery is not None:
             self._pacing.delivered(fragment, first)
         return out
@@ -275,8 +275,7 @@ class LearnerCore:
                                  clock=clock, settled=memory.settled[p], count=event.count.minus(memory.origin)))  # fmt: skip
             if self._pacing is not None and clock > old:
                 self._pacing.jumped(old, clock, self.joined, out)
-        if fragment.waits:
-            fragment.settle(out, self._pace)
+        fragment.settle(out, AT_ONCE if self._pacing is None else self._pace)
         self._copy_ahead(out)
         return out if self.begun else self._begin(out)
 

@@ -187,7 +187,8 @@ class SyncerDriver:
 
     def hear(self, line: Line, message: Any) -> None:
         """A message without a body has come."""
-        if self.is_own(line, message):
+        learner = line.learner  # as `is_own`, without the call: most of what a run says passes through here
+        if self.lines.get(learner) is line and message.learner == learner and message.generation == line.generation:
             self.feed(message)
 
     def contributed(self, line: Line, message: Contribution) -> None:
@@ -236,8 +237,7 @@ class SyncerDriver:
 
     def is_own(self, line: Line, message: Any) -> bool:
         """Whether the line's learner says this of itself, over its present line."""
-        learner = line.learner
-        return self.lines.get(learner) is line and message.learner == learner and message.generation == line.generation
+        return self.speaks(line) and message.learner == line.learner and message.generation == line.generation
 
     # ------------------------------------------------------------------ the core
 
