@@ -75,7 +75,7 @@ class LearnerCore:
         self.progress = 0.0
         self.begun = memory.generation > 0 and min(memory.base) >= 0  # training has been let go
         self.joined = False
-        self._ahead, self._tally = Ahead(), Tally()
+        self._ahead, self._tally = Ahead(policy.fragments), Tally()
         self.fragments = [Fragment(p, policy, memory, self._tally, self._ahead) for p in range(policy.fragments)]
         self._pacing = Pacing(policy, self.fragments, self._tally) if policy.synchronous else None
         self._slots = policy.slots

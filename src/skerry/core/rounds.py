@@ -333,8 +333,7 @@ class Rounds:
         del self.open[fragment]
         self._timers.unsure = True
         self.last_step[fragment] = round_.step
-        passed = {step: who for step, who in self.passed.pop(fragment, {}).items() if step > round_.step}
-        if passed:
+        if passed := {step: who for step, who in self.passed.pop(fragment, {}).items() if step > round_.step}:
             self.passed[fragment] = passed
         if not merge:
             self._cancel(round_)

@@ -24,6 +24,7 @@ from skerry.core.messages import (
     Cancel,
     Close,
     Contribution,
+    Contributor,
     Deliver,
     Delivery,
     Distribute,
@@ -119,12 +120,12 @@ class Newest:
     def __init__(self, version: int, step: int) -> None:
         self.version = version
         self.step = step
-        self.included: dict[int, tuple[int, int]] = {}  # learner -> generation, tokens
+        self.included: dict[int, Contributor] = {}  # by learner
 
     def of(self, learner: int, generation: int) -> int:
         """Up to which of its tokens that generation's work is in there; 0 = none of it."""
-        included, tokens = self.included.get(learner, (0, 0))
-        return tokens if included == generation else 0
+        included = self.included.get(learner)
+        return included.tokens if included is not None and included.generation == generation else 0
 
 
 class SyncerDriver:
@@ -143,8 +144,8 @@ class SyncerDriver:
         self._due: float | None = None
         versions = core.versions or [0] * core.policy.fragments
         self._newest = [Newest(version, step) for version, step in zip(versions, core.rounds.steps, strict=True)]
-        for fragment, (learner, generation, tokens) in core.contributors():
-            self._newest[fragment].included[learner] = (generation, tokens)
+        for fragment, contributor in core.contributors():
+            self._newest[fragment].included[contributor.learner] = contributor
         self._do: dict[type, Callable[[Any, Line | None], None]] = {
             Welcome: self._welcome, Refused: self._refuse, RequestInitial: self._tell, Verdict: self._tell,
             Ask: self._tell, BudgetReached: self._tell, Cancel: self._cancel, RunOver: self._tell_all, Merge: self._merge,
@@ -303,8 +304,8 @@ class SyncerDriver:
     def _distribute(self, action: Distribute, _: Line | None) -> None:
         fragment, newest = action.fragment, self._newest[action.fragment]
         newest.version, newest.step = action.version, action.step
-        for learner, generation, tokens in action.included:
-            newest.included[learner] = (generation, tokens)
+        for contributor in action.included:
+            newest.included[contributor.learner] = contributor
         self._plane.publish(fragment, action.version, action.step)
         progress, merged_of = self.core.progress, newest.of
         said: dict[int, Delivery] = {}  # those of whom as much is merged hear the same
