@@ -256,9 +256,9 @@ class Rounds:
         else:
             round_.accepted[member.id] = event
             self._ledger.promise(account, fragment)
-            work = event.until.minus(event.since)
-            self._out.append(Merge(learner=member.id, generation=member.generation, fragment=fragment, step=event.step,
-                                   tokens=work.tokens, steps=work.steps))  # fmt: skip
+            since, until = event.since, event.until
+            self._out.append(Merge(learner=member.id, generation=event.generation, fragment=fragment, step=event.step,
+                                   tokens=until.tokens - since.tokens, steps=until.steps - since.steps))  # fmt: skip
 
     def _carried(self, round_: Round) -> bool:
         """In the last round there is no next time for what would be carried; and v would be the same from a newer base."""
@@ -311,6 +311,8 @@ class Rounds:
 
     def review(self, now: float, round_: Round) -> None:
         """Close, cancel or go on waiting."""
+        if round_.stage is GRACE and round_.waiting > 0 and now < round_.look_at and now < round_.patient_until:
+            return  # the usual case
         if round_.fragment in self.closing:
             return  # synchronous policies: after the one before it
         any_do = round_.final or self.policy.quorum == ALL  # these wait for everybody, and take whoever comes
@@ -329,9 +331,9 @@ class Rounds:
     def _decide(self, now: float, round_: Round, *, merge: bool) -> None:
         fragment = round_.fragment
         del self.open[fragment]
+        self._timers.unsure = True
         self.last_step[fragment] = round_.step
-        passed = {step: who for step, who in self.passed.pop(fragment, {}).items() if step > round_.step}
-        if passed:
+        if passed := {step: who for step, who in self.passed.pop(fragment, {}).items() if step > round_.step}:
             self.passed[fragment] = passed
         if not merge:
             self._cancel(round_)
@@ -387,14 +389,12 @@ class Rounds:
         """The syncer was restored: what lay in the rounds that went on is lost, and still its learners'."""
         for round_ in [*self.open.values(), *self.closing.values()]:
             self._cancel(round_)
-        self.open.clear()
-        self.closing.clear()
-        self.due.clear()
-        self.passed.clear()
-        self.receipts.clear()
+        for forgotten in (self.open, self.closing, self.due, self.passed, self.receipts):
+            forgotten.clear()
+        self._timers.unsure = True
         self.ending = False
         self.last_step = [min(step, self._members.step) for step in self.last_step]
 
 
 def _contributors(round_: Round) -> tuple[Contributor, ...]:
-    return tuple(Contributor(learner, event.generation, event.until.tokens) for learner, event in round_.accepted.items())
+    return tuple([Contributor(learner, event.generation, event.until.tokens) for learner, event in round_.accepted.items()])

@@ -60,8 +60,8 @@ class Holdings:
         """At which counters the trainer carried that order out; None if it never did."""
         return self.memory.applied(redo.value)
 
-    def commit(self, memory: LearnerMemory, redos: Mapping[int, Redo], progress: float) -> None:
-        """Make the learner's memory and its orders outlive this process; show the trainer how far the run is."""
+    def commit(self, memory: LearnerMemory, redos: Mapping[int, Redo]) -> None:
+        """Make the learner's memory and its orders outlive this process."""
         words = [memory.learner, memory.generation, memory.shift, *memory.origin, *memory.base]
         for count in memory.settled:
             words += count
@@ -71,6 +71,9 @@ class Holdings:
         if words != self._committed:
             self.memory.commit(words)
             self._committed = words
+
+    def show(self, progress: float) -> None:
+        """Let the trainer see how far the run is."""
         if progress > self._progress:
             self.memory.set_progress(progress)
             self._progress = progress

@@ -53,6 +53,8 @@ class RoundsConfig(Tree):
 class Learner:
     """A Trainer (world/island.py) that has only tokens, and the versions it stands on."""
 
+    __slots__ = ("_base", "_tokens")
+
     def __init__(self, tokens: int, fragments: int) -> None:
         self._tokens = tokens
         self._base = [0] * fragments

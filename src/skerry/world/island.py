@@ -12,7 +12,6 @@ out stands in the memory that it shares with its agents, whether one heard of it
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any
@@ -72,6 +71,12 @@ class Island:
     """One learner's place, and the Trainer of its driver. `step_times`: seconds of its steps; `new_trainer`: the tensors of a
     new life."""
 
+    __slots__ = ("_agent_frozen", "_agent_up", "_beat_every", "_count", "_done", "_driver", "_frozen_at",
+                 "_hears", "_hub", "_inbox", "_later", "_layout", "_left", "_line", "_link", "_new_trainer",
+                 "_orders", "_policy", "_queue", "_rate", "_released", "_seconds", "_shared", "_shift",
+                 "_standing", "_step_times", "_stood_since", "_synchronous", "_trainer", "_up_bytes", "learner",
+                 "lives", "loaded", "slowed", "state", "waited")  # fmt: skip
+
     def __init__(self, learner: int, queue: Queue, hub: Hub, policy: Policy, layout: Layout, link: Link,
                  step_times: Iterator[float], new_trainer: Callable[[int], Trainer]) -> None:  # fmt: skip
         self.learner = learner
@@ -114,9 +119,9 @@ class Island:
     def _start_agent(self, life: int) -> None:
         if life != self.lives or self.state is State.DOWN:
             return
-        self._orders: deque[tuple[CopyOut | TakeOver, Any]] = deque()
+        self._orders: list[tuple[CopyOut | TakeOver, Any]] = []
         self._later: list[tuple[CopyOut | TakeOver, Any]] = []  # islands of many ranks: orders for a boundary to come
-        self._inbox: deque[tuple[LearnerEvent, Body]] = deque()  # of an agent that is frozen
+        self._inbox: list[tuple[LearnerEvent, Body]] = []  # of an agent that is frozen
         self._line = line = Line(self._hub, self, self._link)
         core = LearnerCore(self._policy, self._layout, self._shared.memory, self._count)
         self._driver = LearnerDriver(core, self._shared, self, Uplink(line.say, self._send_body))
@@ -198,7 +203,7 @@ class Island:
             self._agent_frozen = False
             self._hears = self._agent_up
             while self._hears and self._inbox:
-                self._feed(*self._inbox.popleft())
+                self._feed(*self._inbox.pop(0))
             if self.state in STANDING:
                 self._stand()
 
@@ -242,7 +247,7 @@ class Island:
         ready = len(self._orders)  # what the agent orders from now on is for the next boundary
         self._feed(Stepped(count=self._count, progress=self._rate))
         for _ in range(ready):
-            self._carry_out(*self._orders.popleft())
+            self._carry_out(*self._orders.pop(0))
         self._proceed()
 
     def _stand(self) -> None:
@@ -252,7 +257,7 @@ class Island:
         self._standing = True
         while self.state in STANDING and self._frozen_at is None:
             if self._orders:
-                self._carry_out(*self._orders.popleft())
+                self._carry_out(*self._orders.pop(0))
             elif self.state is not State.STOPPED and (self._done or self._released >= self._count.steps):
                 self._stood()
                 self.state = _BOUNDARY

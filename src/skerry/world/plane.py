@@ -53,7 +53,7 @@ class VirtualPlane:
         self._watch = watch
         self._merge_s = merge_s
         self._come: dict[BodyName, Body] = {}
-        self._screened: dict[BodyName, Any] = {}
+        self._screened: dict[BodyName, tuple[Body, Any]] = {}
 
     def put(self, name: BodyName, body: Body) -> None:
         """A body has come."""
@@ -68,16 +68,17 @@ class VirtualPlane:
         self.model.adopt(name.fragment, self._come.pop(name))
 
     def screen(self, name: BodyName, then: Callable[[str], None]) -> None:
-        flaw, self._screened[name] = self.model.screen(name.fragment, self._come[name])
+        body = self._come.pop(name)
+        flaw, seen = self.model.screen(name.fragment, body)
+        self._screened[name] = body, seen
         then(flaw)
 
     def add(self, merge: Merge) -> None:
-        name = merge.name
-        self.model.add(merge, self._come.pop(name), self._screened.pop(name))
+        self.model.add(merge, *self._screened.pop(merge.name))
 
     def drop(self, name: BodyName) -> None:
-        del self._come[name]
-        self._screened.pop(name, None)
+        if self._screened.pop(name, None) is None:  # a first value
+            del self._come[name]
 
     def close(self, close: Close, then: Callable[[str], None]) -> None:
         failure = self.model.close(close.fragment, close.step, close.version)

@@ -32,6 +32,8 @@ class Trainer(Protocol):
 class Shared:
     """What a training process shares with its agents, one after the other: drive.learner.Holdings of bodies."""
 
+    __slots__ = ("_keeps_copies", "_redos", "earlier", "marks", "memory", "progress", "trainer")
+
     def __init__(self, trainer: Trainer, policy: Policy, learner: int) -> None:
         self.trainer = trainer
         self.memory = LearnerMemory.empty(policy.fragments, learner)
@@ -63,9 +65,12 @@ class Shared:
     def free(self, value: Body) -> None:
         """There is room enough."""
 
-    def commit(self, memory: LearnerMemory, redos: Mapping[int, Redo], progress: float) -> None:
+    def commit(self, memory: LearnerMemory, redos: Mapping[int, Redo]) -> None:
         """Nothing is lost with an agent but its driver."""
         self._redos = redos
+
+    def show(self, progress: float) -> None:
+        """Never less than before."""
         if progress > self.progress:
             self.progress = progress
 
