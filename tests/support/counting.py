@@ -122,8 +122,9 @@ class CountingPlane:
     # ------------------------------------------------------------------ drive.syncer.Plane
 
     def provide(self, fragment: int, then: Callable[[str], None]) -> None:
+        body = self.first[fragment]
+
         def look() -> None:
-            body = self.first.pop(fragment)
             assert body <= {NAN}, "training had begun"
             self.held[fragment] = Holding()
             then("non-finite values" if body else "")

@@ -207,7 +207,7 @@ class Fleet:
         assert plane.inside == total.merged, "what is in the model is not what the ledger says was merged"
         assert core.versions in ([], [holding.version for holding in plane.held])
         if core.phase is RUNNING:
-            most = self.policy.fragments if self.policy.synchronous else self.policy.open_rounds
+            most = 2 * self.policy.fragments if self.policy.synchronous else self.policy.open_rounds
             assert core.rounds.under_way <= most
         elif core.phase is ENDED:
             assert pending == 0

@@ -253,6 +253,8 @@ class Rounds:
             self._out.append(Deliver(learner=member.id, fragments=(fragment,)))
         elif event.since != account.settled[fragment] or event.until.tokens <= event.since.tokens:
             self._say(member, event, "stale", "part of this interval is settled already")
+        elif fragment in account.promised:  # synchronous policies: an agent that took the place of a dead one knows nothing of it
+            self._say(member, event, "stale", "part of this interval lies in the round that is closing")
         else:
             round_.accepted[member.id] = event
             self._ledger.promise(account, fragment)
