@@ -17,56 +17,59 @@ from skerry.core.messages import BodyName, Close, Contributor, Count, Merge
 
 
 class Unit(NamedTuple):
-    """One step of one trainer. `life`: which of the learner's processes made it, as its `step`-th one, on so many tokens."""
+    """The `step`-th step of one trainer, on so many tokens."""
 
-    learner: int
-    life: int
+    trainer: int
     step: int
     tokens: int
 
 
 Value: TypeAlias = frozenset[Unit]
 NOTHING: Value = frozenset()
-NAN = Unit(-1, -1, -1, 0)
+NAN = Unit(-1, -1, 0)
 """In a body: it is flawed."""
 
 
 class Census:
-    """All that was done, and where each generation began."""
+    """All that was done, and where each generation began. A trainer is a process: whoever is killed returns as another one."""
 
     def __init__(self) -> None:
         self.made = 0  # tokens, by all
-        self._units: dict[tuple[int, int], list[Unit]] = {}  # learner, life -> its steps
-        self._tokens: dict[tuple[int, int], list[int]] = {}  # and how many tokens it had made after each of them
-        self._origins: dict[tuple[int, int], tuple[int, Count]] = {}  # learner, generation -> life, raw counters
+        self._units: list[list[Unit]] = []  # of each trainer
+        self._tokens: list[list[int]] = []  # and how many tokens it had made after so many steps
+        self._origins: dict[tuple[int, int], tuple[int, Count]] = {}  # learner, generation -> trainer, raw counters
 
-    def step(self, learner: int, life: int, tokens: int) -> Unit:
+    def trainer(self) -> int:
+        """A new trainer's number."""
+        self._units.append([])
+        self._tokens.append([0])
+        return len(self._units) - 1
+
+    def step(self, trainer: int, tokens: int) -> Unit:
         """A trainer makes a step."""
-        units = self._units.setdefault((learner, life), [])
-        sums = self._tokens.setdefault((learner, life), [0])
-        units.append(unit := Unit(learner, life, len(sums), tokens))
+        units, sums = self._units[trainer], self._tokens[trainer]
+        units.append(unit := Unit(trainer, len(sums), tokens))
         sums.append(sums[-1] + tokens)
         self.made += tokens
         return unit
 
-    def began(self, learner: int, generation: int, life: int, origin: Count) -> None:
+    def began(self, learner: int, generation: int, trainer: int, origin: Count) -> None:
         """A trainer was told that this generation begins at these counters of its."""
-        self._origins[learner, generation] = (life, origin)
+        self._origins[learner, generation] = (trainer, origin)
 
     def work(self, learner: int, generation: int, since: int, until: int) -> Sequence[Unit]:
         """The steps with which the generation came from so many tokens to so many."""
-        life, origin = self._origins[learner, generation]
-        sums = self._tokens[learner, life]
+        trainer, origin = self._origins[learner, generation]
+        sums = self._tokens[trainer]
         first, last = (bisect_right(sums, origin.tokens + tokens) - 1 for tokens in (since, until))
         assert sums[last] == origin.tokens + until, "no step ended there"
-        return self._units[learner, life][first:last]
+        return self._units[trainer][first:last]
 
-    def reached(self, unit: Unit | None, learner: int, generation: int) -> int:
-        """How many tokens the generation had made after that step; 0 if it is none of its own."""
-        life, origin = self._origins.get((learner, generation), (-1, Count()))
-        if unit is None or unit.life != life or unit.step <= origin.steps:
-            return 0
-        return self._tokens[learner, life][unit.step] - origin.tokens
+    def reached(self, last: dict[int, Unit], learner: int, generation: int) -> int:
+        """How many tokens the generation had made by its last step among these (one a trainer); 0 if there is none of its own."""
+        trainer, origin = self._origins.get((learner, generation), (-1, Count()))
+        unit = last.get(trainer)
+        return 0 if unit is None or unit.step <= origin.steps else self._tokens[trainer][unit.step] - origin.tokens
 
 
 class Holding(NamedTuple):
@@ -75,7 +78,7 @@ class Holding(NamedTuple):
     version: int = 0
     step: int = 0
     value: Value = NOTHING
-    last: dict[int, Unit] = {}  # each learner's last step in it  # noqa: RUF012
+    last: dict[int, Unit] = {}  # each trainer's last step in it  # noqa: RUF012
 
 
 class CountingPlane:
@@ -167,7 +170,7 @@ class CountingPlane:
         assert len(value) == len(before.value) + sum(map(len, work)), "work was merged twice"
         for body in work:
             newest = max(body)
-            last[newest.learner] = newest
+            last[newest.trainer] = newest
             self.inside += sum(unit.tokens for unit in body) * self._sizes[fragment]
         self.held[fragment] = Holding(version, step, value, last)
 
@@ -187,4 +190,4 @@ class CountingPlane:
 
     def merged(self, fragment: int, learner: int, generation: int) -> int:
         """Up to which tokens the generation's work is in the published version."""
-        return self._census.reached(self.held[fragment].last.get(learner), learner, generation)
+        return self._census.reached(self.held[fragment].last, learner, generation)

@@ -60,7 +60,7 @@ class Fleet:
         self._twin: Twin | None = None
         self._saved: tuple[str, list[Holding]] | None = None
         self._begin(SyncerCore(policy, self.layout), [])
-        self.learners = {i: Learner(self, i, 0) for i in range(learners)}
+        self.learners = [Learner(self, place, -1 if place % 3 == 1 else 10 + place) for place in range(learners)]
 
     def _begin(self, core: SyncerCore, holdings: list[Holding]) -> None:
         self.core, self._due = core, None
@@ -126,7 +126,7 @@ class Fleet:
                 for other in self.wires:
                     if other is wire:
                         break
-                    if other.peer.id == wire.peer.id and not other.generation:
+                    if other.peer.place == wire.peer.place and not other.generation:
                         other.close("overtaken")  # a handshake takes long enough for the former link's Join
                 driver.join(wire, message)
             case Contribution():
@@ -151,9 +151,9 @@ class Fleet:
         self.wires.remove(wire)
         self.driver.lost(wire)
 
-    def wires_of(self, learner: int) -> list[Wire]:
-        """Those of that learner, in any of its lives."""
-        return [wire for wire in self.wires if wire.peer.id == learner]
+    def wires_of(self, learner: Learner) -> list[Wire]:
+        """The learner's, and those of its former lives."""
+        return [wire for wire in self.wires if wire.peer.place == learner.place]
 
     # ------------------------------------------------------------------ faults
 
@@ -168,7 +168,7 @@ class Fleet:
         if not learner.ended:
             learner.ended = True
             learner.die()
-            self.learners[learner.id] = Learner(self, learner.id, learner.life + 1)
+            self.learners[learner.place] = Learner(self, learner.place, learner.name)
 
     def save(self) -> None:
         """A snapshot: the core's state, and the values of the versions that exist."""
@@ -178,7 +178,7 @@ class Fleet:
     def crash(self) -> None:
         """kill -9 of the syncer, and --resume from the last snapshot. Not once a learner has stopped: it would make no more
         steps for a run that goes back to before its end."""
-        if self._saved is None or any(learner.done for learner in self.learners.values()):
+        if self._saved is None or any(learner.done for learner in self.learners):
             return
         self.driver.stop()
         self._end_twin()
@@ -245,7 +245,7 @@ class Fleet:
         while self.plane.jobs:
             self.plane.work()
             moved = True
-        for learner in list(self.learners.values()):
+        for learner in self.learners[:]:
             moved |= self._flow_at(learner)
         return moved
 
@@ -266,7 +266,7 @@ class Fleet:
     def heal(self) -> None:
         """From here on nothing goes wrong any more; links on which something was lost are found broken."""
         self.plane.slow, self.plane.failures = False, 0
-        for learner in self.learners.values():
+        for learner in self.learners:
             learner.fuse = None
             if learner.wire is not None:
                 learner.wire.slow = False
@@ -277,7 +277,7 @@ class Fleet:
         """All links up, everybody steps: the run must end, whatever happened before."""
         self.heal()
         for _ in range(most):
-            for learner in self.learners.values():
+            for learner in self.learners:
                 if learner.driver is None and not learner.ended:
                     learner.begin_agent()
                 learner.link()
@@ -287,13 +287,13 @@ class Fleet:
                 self._end_twin()
                 assert self.plane.idle(), "bodies were left lying about"
                 return
-            for learner in self.learners.values():
+            for learner in self.learners:
                 learner.step(5)
                 learner.stop()
             while self.flow():
                 pass
             self.wait(0.3)
-            for learner in self.learners.values():
+            for learner in self.learners:
                 learner.beat()
         core = self.core
         raise AssertionError(f"the run does not end: {core.phase}, t={core.step}, open={list(core.rounds.open)}")

@@ -67,7 +67,7 @@ class Shared:
 
     def __init__(self, learner: Learner, fragments: int) -> None:
         self.base: list[Value] = [NOTHING] * fragments
-        self.memory = LearnerMemory.empty(fragments, learner.id)  # as committed
+        self.memory = LearnerMemory.empty(fragments, learner.name)  # as committed
         self.progress = 0.0
         self.in_use: list[Slot] = []  # values
         self._redos: dict[int, Redo] = {}
@@ -119,10 +119,11 @@ class Shared:
 
 
 class Learner:
-    """One trainer's life with its agents: drive.learner.Trainer and Uplink."""
+    """One trainer's life with its agents: drive.learner.Trainer and Uplink. `name`: the id that it asks for; -1: any."""
 
-    def __init__(self, fleet: Fleet, learner: int, life: int) -> None:
-        self.id, self.life = learner, life
+    def __init__(self, fleet: Fleet, place: int, name: int) -> None:
+        self.place, self.name = place, name
+        self.trainer = fleet.census.trainer()
         self.count = Count()
         self.done = self.stopped = self.ended = False
         self.driver: LearnerDriver | None = None  # of its agent, if one lives
@@ -157,7 +158,7 @@ class Learner:
 
     def begins(self, memory: LearnerMemory) -> None:
         """A new generation has begun."""
-        self._fleet.census.began(self.id, memory.generation, self.life, memory.origin)
+        self._fleet.census.began(memory.learner, memory.generation, self.trainer, memory.origin)
 
     def lived(self) -> None:
         """An effect of the agent's is complete."""
@@ -280,7 +281,7 @@ class Learner:
         """Make a step, if that may be."""
         if self.done or self.stopped or self.ended or self._waits:
             return
-        unit = self._fleet.census.step(self.id, self.life, tokens)
+        unit = self._fleet.census.step(self.trainer, tokens)
         for theta in self._theta:
             theta.add(unit)
         self.count = Count(unit.step, self.count.tokens + tokens, self.count.busy_us + 1000 + tokens)

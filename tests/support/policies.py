@@ -23,6 +23,6 @@ def some_policy(random: Random) -> Policy:
         silent_after=random.choice([2.0, 10.0]),
         round_timeout=random.choice([1.0, 20.0]),
         sync_timeout=5.0,
-        steps=random.choice([0, 0, 25]),
-        tokens=random.choice([400, 2000]),
+        steps=random.choice([0, 0, 6, 25]),
+        tokens=random.choice([60, 400, 2000]),
     )

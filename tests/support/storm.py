@@ -24,7 +24,7 @@ HARMFUL = 0.15
 
 def blow(fleet: Fleet, random: Random, harmful: float) -> None:
     """One random thing happens to one learner."""
-    learner = random.choice(list(fleet.learners.values()))
+    learner = random.choice(fleet.learners)
     what = random.random()
     if what < harmful:
         random.choice(HARMS)(fleet, learner, random)
@@ -51,7 +51,7 @@ def turn(fleet: Fleet, learner: Learner, random: Random) -> None:
     ]
     for channel in CHANNELS:
         moves.append((lambda channel=channel: learner.incoming(channel), lambda channel=channel: learner.receive(channel)))
-    for wire in fleet.wires_of(learner.id):
+    for wire in fleet.wires_of(learner):
         for channel, queue in wire.up.items():
             moves.append((queue.__len__, lambda wire=wire, channel=channel: fleet.hear(wire, channel)))
         moves.append((lambda wire=wire: wire.outgoing is not None, lambda wire=wire: fleet.sent(wire)))
@@ -172,7 +172,7 @@ def storm(policy: Policy, learners: int, blows: int, seed: int, harmful: float =
     """A run with so many blows from its first moment on, and then to its end."""
     fleet = Fleet(policy, learners, cut)
     random = Random(seed)
-    for learner in fleet.learners.values():
+    for learner in fleet.learners:
         learner.link()
     while fleet.flow() and not harmful:  # in a calm everybody is there from the first step on
         pass
