@@ -66,7 +66,7 @@ class Census:
         return self._units[trainer][first:last]
 
     def reached(self, last: dict[int, Unit], learner: int, generation: int) -> int:
-        """How many tokens the generation had made by its last step among these (one a trainer); 0 if there is none of its own."""
+        """How many tokens the generation had made by its last step among these, one a trainer; 0: there is none."""
         trainer, origin = self._origins.get((learner, generation), (-1, Count()))
         unit = last.get(trainer)
         return 0 if unit is None or unit.step <= origin.steps else self._tokens[trainer][unit.step] - origin.tokens

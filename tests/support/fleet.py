@@ -11,8 +11,19 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from skerry.core.messages import Close, Contribution, Distribute, Join, ProvideInitial, Restarted, SyncerAction, SyncerEvent
-from skerry.core.phase import ENDED, RUNNING
+from skerry.core.messages import (
+    Ask,
+    BudgetReached,
+    Close,
+    Contribution,
+    Distribute,
+    Join,
+    ProvideInitial,
+    Restarted,
+    SyncerAction,
+    SyncerEvent,
+)
+from skerry.core.phase import ENDED, RUNNING, Phase
 from skerry.core.policy import ALL, Policy
 from skerry.core.syncer import SyncerCore
 from skerry.drive.syncer import SyncerDriver
@@ -53,12 +64,16 @@ class Fleet:
         self.policy, self.layout = policy, tiny_layout(policy)
         self.census = Census()
         self.now = 0.0
+        self.ambush = False  # the agent of whoever hands over from an old base dies
         self.events = 0
-        self.tape: list[tuple[float, SyncerEvent]] | None = None
+        self.was_cut = False
+        self.tape: list[tuple[float, SyncerEvent]] = []  # all that the present core heard
+        self.start: dict[str, Any] | None = None  # the state that it began with
         self.wires: list[Wire] = []  # whose end the syncer has not seen
         self._cut = cut
         self._twin: Twin | None = None
-        self._saved: tuple[str, list[Holding]] | None = None
+        self._stopped = False  # the learners were told that the budget is reached
+        self._saved: tuple[str, list[Holding], bool, int] | None = None
         self._begin(SyncerCore(policy, self.layout), [])
         self.learners = [Learner(self, place, -1 if place % 3 == 1 else 10 + place) for place in range(learners)]
 
@@ -66,7 +81,8 @@ class Fleet:
         self.core, self._due = core, None
         self._unchecked = False
         self.plane = CountingPlane(self.census, self.layout.sizes, holdings)
-        self.driver = SyncerDriver(core, self.plane, clock=lambda: self.now, timer=self._set_timer, log=self, settled=self._settled)
+        self.driver = SyncerDriver(core, self.plane, clock=lambda: self.now, timer=self._set_timer, log=self,
+                                   settled=self._settled)  # fmt: skip
 
     @property
     def ended(self) -> bool:
@@ -79,11 +95,12 @@ class Fleet:
         if self._unchecked:
             self.check()
         if self.events == self._cut:
-            self._twin = Twin(self.core)
+            self._twin, self.was_cut = Twin(self.core), True
         self.events += 1
         self._unchecked = True
-        if self.tape is not None:
-            self.tape.append((now, event))
+        self.tape.append((now, event))
+        if self.ambush and type(event) is Contribution and event.base < self.core.versions[event.fragment]:
+            self._peers()[event.learner].die()
         if self._twin is not None:
             self._twin.heard(now, event)
 
@@ -91,12 +108,28 @@ class Fleet:
         if self._twin is not None:
             self._twin.decided(action)
         match action:
+            case Ask(fragment=fragment) if self.ambush:
+                self._delay(fragment)
             case Close(included=included):
                 assert len({learner for learner, _, _ in included}) == len(included) > 0
                 if self.policy.quorum != ALL and self.core.phase is RUNNING:
                     assert len(included) >= self.policy.quorum
+            case BudgetReached():
+                self._stopped = True
             case Distribute(fragment=fragment, included=included):
                 self.plane.check_contributors(fragment, included)
+
+    def _delay(self, fragment: int) -> None:
+        """If somebody may hand over from an old base, let all others be slow to answer."""
+        peers, newest = self._peers(), self.core.versions[fragment]
+        late = [i for i in peers if (at := self.core.members.by_id[i]).live and at.account.base[fragment] < newest]
+        for i, peer in peers.items():
+            if late and i != late[0]:
+                peer.asleep = 10
+
+    def _peers(self) -> dict[int, Learner]:
+        """Who speaks for which learner."""
+        return {i: wire.peer for i, wire in self.driver.lines.items() if isinstance(wire, Wire)}
 
     def _set_timer(self, due: float | None) -> None:
         self._due = due
@@ -173,20 +206,23 @@ class Fleet:
     def save(self) -> None:
         """A snapshot: the core's state, and the values of the versions that exist."""
         if self.core.versions and not self.ended:
-            self._saved = json.dumps(self.core.state()), list(self.plane.held)
+            state = json.dumps(self.core.state())
+            self._saved = state, list(self.plane.held), self._stopped, len(self.core.members)
 
     def crash(self) -> None:
-        """kill -9 of the syncer, and --resume from the last snapshot. Not once a learner has stopped: it would make no more
-        steps for a run that goes back to before its end."""
-        if self._saved is None or any(learner.done for learner in self.learners):
+        """kill -9 of the syncer, and --resume from the last snapshot. Not once a learner was let go; nor to before their end,
+        for they make no more steps; nor to before one of them came, for its id might be given away."""
+        over = any(learner.ended or (learner.driver is not None and learner.driver.over) for learner in self.learners)
+        if self._saved is None or self.ended or over or self._saved[2:] != (self._stopped, len(self.core.members)):
             return
         self.driver.stop()
         self._end_twin()
         for wire in self.wires:
             wire.close("the syncer is gone")
         self.wires.clear()
-        state, holdings = self._saved
-        self._begin(SyncerCore(self.policy, self.layout, json.loads(state)), holdings)
+        state, holdings, *_ = self._saved
+        self.tape, self.start = [], json.loads(state)
+        self._begin(SyncerCore(self.policy, self.layout, self.start), holdings)
         self.driver.feed(Restarted())
 
     # ------------------------------------------------------------------ what must hold after every event
@@ -263,7 +299,7 @@ class Fleet:
             moved = True
         return moved
 
-    def heal(self) -> None:
+    def _heal(self) -> None:
         """From here on nothing goes wrong any more; links on which something was lost are found broken."""
         self.plane.slow, self.plane.failures = False, 0
         for learner in self.learners:
@@ -273,27 +309,31 @@ class Fleet:
                 if learner.wire.doomed:
                     learner.unlink()
 
-    def run_to_end(self, most: int = 800) -> None:
-        """All links up, everybody steps: the run must end, whatever happened before."""
-        self.heal()
-        for _ in range(most):
+    def run_to(self, *phases: Phase) -> None:
+        """All links up, everybody steps: the run must come to one of these phases, whatever happened before."""
+        self._heal()
+        for _ in range(800):
             for learner in self.learners:
                 if learner.driver is None and not learner.ended:
                     learner.begin_agent()
                 learner.link()
-            while self.flow():
+            while self.core.phase not in phases and self.flow():
                 pass
-            if self.ended:
-                self._end_twin()
-                assert self.plane.idle(), "bodies were left lying about"
+            if self.core.phase in phases:
                 return
             for learner in self.learners:
                 learner.step(5)
                 learner.stop()
-            while self.flow():
-                pass
             self.wait(0.3)
             for learner in self.learners:
                 learner.beat()
         core = self.core
-        raise AssertionError(f"the run does not end: {core.phase}, t={core.step}, open={list(core.rounds.open)}")
+        raise AssertionError(f"the run stands still: {core.phase}, t={core.step}, open={list(core.rounds.open)}")
+
+    def finish(self) -> None:
+        """To the end, and nothing may be left."""
+        self.run_to(ENDED)
+        while self.flow():
+            pass
+        self._end_twin()
+        assert self.plane.idle(), "bodies were left lying about"

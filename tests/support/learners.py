@@ -37,7 +37,7 @@ from skerry.core.messages import (
     Warn,
 )
 from skerry.drive.learner import LearnerDriver, Redo
-from support.counting import NOTHING, Unit, Value
+from support.counting import NAN, NOTHING, Unit, Value
 from support.wires import Queue, Wire
 
 if TYPE_CHECKING:
@@ -126,6 +126,8 @@ class Learner:
         self.trainer = fleet.census.trainer()
         self.count = Count()
         self.done = self.stopped = self.ended = False
+        self.spoilt = False  # its next body will be flawed
+        self.asleep = 0  # so many of its turns it misses, being frozen
         self.driver: LearnerDriver | None = None  # of its agent, if one lives
         self.fuse: int | None = None
         self.wire: Wire | None = None
@@ -239,6 +241,8 @@ class Learner:
         self.lived()
 
     def send_body(self, message: Contribution | ProvideInitial, body: Value) -> None:
+        if self.spoilt:
+            body, self.spoilt = body | {NAN}, False
         self.bodies.append((message, body))
         self.lived()
 

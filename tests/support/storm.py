@@ -12,8 +12,8 @@ from collections.abc import Callable
 from random import Random
 
 from skerry.core.messages import Join
+from skerry.core.phase import ENDED, ENDING, FINAL
 from skerry.core.policy import Policy
-from support.counting import NAN
 from support.fleet import Fleet
 from support.learners import Learner
 from support.wires import CHANNELS, Wire
@@ -26,7 +26,9 @@ def blow(fleet: Fleet, random: Random, harmful: float) -> None:
     """One random thing happens to one learner."""
     learner = random.choice(fleet.learners)
     what = random.random()
-    if what < harmful:
+    if learner.asleep:
+        learner.asleep -= 1
+    elif what < harmful:
         random.choice(HARMS)(fleet, learner, random)
     elif what < harmful + 0.05:
         fleet.wait(random.choice((0.01, 0.1, 0.5, 0.5, 3.0, 12.0)))
@@ -47,8 +49,9 @@ def turn(fleet: Fleet, learner: Learner, random: Random) -> None:
     moves: list[tuple[Callable[[], int], Callable[[], None]]] = [
         (lambda: len(learner.inbox), learner.hear_trainer),
         (lambda: len(learner.bodies), learner.transmit),
-        (lambda: len(fleet.plane.jobs), lambda: fleet.plane.work()),
     ]
+    if random.random() < 0.4:
+        moves.append((lambda: len(fleet.plane.jobs), lambda: fleet.plane.work()))
     for channel in CHANNELS:
         moves.append((lambda channel=channel: learner.incoming(channel), lambda channel=channel: learner.receive(channel)))
     for wire in fleet.wires_of(learner):
@@ -99,9 +102,7 @@ def drop(fleet: Fleet, learner: Learner, random: Random) -> None:
 
 def spoil(fleet: Fleet, learner: Learner, random: Random) -> None:
     """The next body of the learner's turns out to hold a NaN."""
-    if learner.wire is not None and learner.wire.up["bulk"]:
-        message, body = learner.wire.up["bulk"][0]
-        learner.wire.up["bulk"][0] = (message, body | {NAN})
+    learner.spoilt = True
 
 
 def break_link(fleet: Fleet, learner: Learner, random: Random) -> None:
@@ -123,23 +124,35 @@ def break_link(fleet: Fleet, learner: Learner, random: Random) -> None:
 
 
 def kill_agent(fleet: Fleet, learner: Learner, random: Random) -> None:
-    """At once, or in the middle of what it does next."""
-    if learner.driver is not None and not learner.ended:
-        if random.random() < 0.4:
-            learner.die()
-        else:
-            learner.fuse = random.randint(1, 20)
+    """At once, or in the middle of what it does next; preferably of one that waits for an answer."""
+    handed = [each for each in fleet.learners if each.driver is not None and each.driver.core.handed]
+    if handed and random.random() < 0.5:
+        learner = random.choice(handed)
+    if learner.driver is None or learner.ended:
+        return
+    if random.random() < 0.5:
+        learner.fuse = random.randint(1, 20)
+    else:
+        learner.die()
+        if random.random() < 0.5:
+            learner.begin_agent()
+            learner.link()
+
+
+def freeze(fleet: Fleet, learner: Learner, random: Random) -> None:
+    """Trainer and agent stand still for a while."""
+    learner.asleep = random.randint(3, 20)
 
 
 def hinder(fleet: Fleet, learner: Learner, random: Random) -> None:
     """Values leave slowly, or at once again."""
     if learner.wire is not None:
-        learner.wire.slow = random.random() < 0.7
+        learner.wire.slow = random.random() < 0.8
 
 
 def burden(fleet: Fleet, learner: Learner, random: Random) -> None:
     """The plane takes its time, or none again."""
-    fleet.plane.slow = random.random() < 0.7
+    fleet.plane.slow = random.random() < 0.8
 
 
 def fill_disk(fleet: Fleet, learner: Learner, random: Random) -> None:
@@ -155,13 +168,14 @@ HARMS: list[Harm] = [
     *[spoil] * 2,
     *[break_link] * 4,
     *[kill_agent] * 5,
+    *[freeze] * 4,
     *[hinder] * 2,
     *[burden] * 2,
     *[fill_disk] * 2,
     lambda fleet, learner, _: fleet.kill_trainer(learner),
     lambda fleet, learner, _: fleet.kill_island(learner),
-    *[lambda fleet, *_: fleet.save()] * 2,
-    lambda fleet, *_: fleet.crash(),
+    *[lambda fleet, *_: fleet.save()] * 3,
+    *[lambda fleet, *_: fleet.crash()] * 2,
 ]
 
 
@@ -176,10 +190,13 @@ def storm(policy: Policy, learners: int, blows: int, seed: int, harmful: float =
         learner.link()
     while fleet.flow() and not harmful:  # in a calm everybody is there from the first step on
         pass
-    fleet.plane.slow = random.random() < 0.5
-    for _ in range(blows):
-        blow(fleet, random, harmful)
-    fleet.run_to_end()
+    for most in (blows, blows // 3):  # the second time as it comes to its end
+        fleet.plane.slow = random.random() < 0.5
+        fleet.ambush = harmful > 0
+        for _ in range(most):
+            blow(fleet, random, harmful)
+        fleet.run_to(ENDING, FINAL, ENDED)
+    fleet.finish()
     settle(fleet)
     return fleet
 

@@ -13,9 +13,10 @@ first hand-over opens the round, and it waits for all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from skerry.core.grace import Grace
 from skerry.core.ledger import Account, Ledger
@@ -26,6 +27,7 @@ from skerry.core.messages import (
     Close,
     Contribution,
     Contributor,
+    Count,
     Deliver,
     Distribute,
     Failed,
@@ -50,6 +52,13 @@ class Stage(Enum):
 OPEN, GRACE, CLOSING = Stage
 
 
+class Part(NamedTuple):
+    """What was accepted of a learner."""
+
+    generation: int
+    until: Count  # its counters
+
+
 @dataclass(slots=True)
 class Round:
     """A round that goes on. It waits for `waiting` of the members that were live when it was opened."""
@@ -65,7 +74,7 @@ class Round:
     stage: Stage = OPEN
     waiting: int = 0
     answered: set[int] = field(default_factory=set)
-    accepted: dict[int, Contribution] = field(default_factory=dict)  # by learner, in order of arrival
+    accepted: dict[int, Part] = field(default_factory=dict)  # by learner, in order of arrival
     closed: float = 0.0
     readers: int = 0  # those live at the close
 
@@ -105,7 +114,6 @@ class Rounds:
     open: dict[int, Round]  # by fragment: those that take contributions
     closing: dict[int, Round]
     due: dict[int, None]  # fragments that wait for a free place, in order
-    ending: bool  # the budget is reached: whoever stops before its hand-over is asked for it
     last_step: list[int]  # of each fragment's last round that was decided
     passed: dict[int, dict[int, set[int]]]  # synchronous: fragment -> step -> who answered a round before it opened
     receipts: dict[int, Receipts]
@@ -117,7 +125,7 @@ class Rounds:
     def __init__(self, policy: Policy, members: Members, ledger: Ledger, grace: Grace, timers: Timers,
                  out: list[SyncerAction]) -> None:  # fmt: skip
         self.versions, self.steps = [], [0] * policy.fragments
-        self.open, self.closing, self.due, self.ending = {}, {}, {}, False
+        self.open, self.closing, self.due = {}, {}, {}
         self.last_step, self.passed, self.receipts = [0] * policy.fragments, {}, {}
         self.closed = self.contributors = self.skipped = self.cancelled = 0
         self.policy = policy
@@ -166,7 +174,6 @@ class Rounds:
 
     def end(self) -> None:
         """Open no more; in synchronous policies ask for what the open ones still wait for."""
-        self.ending = True
         self.due.clear()
         self._out.extend(self._questions(self.open.values(), -1))
 
@@ -212,20 +219,20 @@ class Rounds:
         self._timers.at(until, Subject.ROUND, fragment, step)
         return round_
 
-    def _opened_by(self, now: float, event: Contribution) -> Round | None:
+    def _opened_by(self, now: float, event: Contribution, ending: bool) -> Round | None:
         """Synchronous policies: the first hand-over at a step opens the round."""
         if not self.policy.synchronous or event.step <= self.last_step[event.fragment]:
             return None
         round_ = self._open(now, event.fragment, event.step, self.policy.sync_timeout)
-        if self.ending:
+        if ending:  # whoever stops before its hand-over is asked for it
             self._out.extend(self._questions([round_], -1))
         return round_
 
     # ------------------------------------------------------------------ answers
 
-    def contribution(self, now: float, member: Member, event: Contribution) -> None:
-        """A hand-over is complete and screened: merge it, or say why not."""
-        round_ = self.open.get(event.fragment) or self._opened_by(now, event)
+    def contribution(self, now: float, member: Member, event: Contribution, ending: bool) -> None:
+        """A hand-over is complete and screened: merge it, or say why not. `ending`: the budget is reached."""
+        round_ = self.open.get(event.fragment) or self._opened_by(now, event, ending)
         if round_ is not None and round_.step == event.step:
             if member.id not in round_.answered:
                 round_.answer(member)
@@ -251,12 +258,11 @@ class Rounds:
         elif event.base < self.versions[fragment] - self.policy.max_staleness and not self._carried(round_):
             self._say(member, event, "stale")
             self._out.append(Deliver(learner=member.id, fragments=(fragment,)))
-        elif event.since != account.settled[fragment] or event.until.tokens <= event.since.tokens:
+        elif (event.since != account.settled[fragment] or event.until.tokens <= event.since.tokens
+              or fragment in account.promised):  # to the round that is closing, before an agent died  # fmt: skip
             self._say(member, event, "stale", "part of this interval is settled already")
-        elif fragment in account.promised:  # synchronous policies: an agent that took the place of a dead one knows nothing of it
-            self._say(member, event, "stale", "part of this interval lies in the round that is closing")
         else:
-            round_.accepted[member.id] = event
+            round_.accepted[member.id] = Part(event.generation, event.until)
             self._ledger.promise(account, fragment)
             work = event.until.minus(event.since)
             self._out.append(Merge(learner=member.id, generation=member.generation, fragment=fragment, step=event.step,
@@ -344,8 +350,8 @@ class Rounds:
                                included=_contributors(round_)))  # fmt: skip
 
     def _cancel(self, round_: Round) -> None:
-        for learner, event in round_.accepted.items():
-            self._ledger.release(self._account(learner, event.generation), round_.fragment)
+        for account, _ in self._parts(round_):
+            self._ledger.release(account, round_.fragment)
         self.cancelled += 1
         self._out.append(Cancel(fragment=round_.fragment, step=round_.step))
 
@@ -357,9 +363,8 @@ class Rounds:
             return
         del self.closing[fragment]
         self.versions[fragment], self.steps[fragment] = version, round_.step
-        for learner, contribution in round_.accepted.items():
-            account = self._account(learner, contribution.generation)
-            self._ledger.keep(account, fragment, contribution.until, version)
+        for account, until in self._parts(round_):
+            self._ledger.keep(account, fragment, until, version)
         self.closed += 1
         self.contributors += len(round_.accepted)
         self.receipts[fragment] = Receipts(version, round_.closed, round_.readers // 2 + 1)
@@ -378,12 +383,11 @@ class Rounds:
         if (round_ := self.open.get(fragment)) is not None:
             self.review(now, round_)
 
-    def _account(self, learner: int, generation: int) -> Account:
-        """Of whoever contributed, closed though its generation may be."""
-        member = self._members.get(learner)
-        if member is not None and member.generation == generation:
-            return member.account
-        return self._ledger.retired[learner][generation]
+    def _parts(self, round_: Round) -> Iterator[tuple[Account, Count]]:
+        """The accounts of those who contributed, closed though their generations may be."""
+        for learner, (generation, until) in round_.accepted.items():
+            account = self._members.by_id[learner].account
+            yield account if account.generation == generation else self._ledger.retired[learner][generation], until
 
     def cancel_all(self) -> None:
         """The syncer was restored: what lay in the rounds that went on is lost, and still its learners'."""
@@ -394,9 +398,8 @@ class Rounds:
         self.due.clear()
         self.passed.clear()
         self.receipts.clear()
-        self.ending = False
         self.last_step = [min(step, self._members.step) for step in self.last_step]
 
 
 def _contributors(round_: Round) -> tuple[Contributor, ...]:
-    return tuple(Contributor(learner, event.generation, event.until.tokens) for learner, event in round_.accepted.items())
+    return tuple(Contributor(learner, part.generation, part.until.tokens) for learner, part in round_.accepted.items())
