@@ -6,7 +6,7 @@ And nothing in it is idle: with any one field left out, a storm notices.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -25,6 +25,7 @@ from skerry.core.policy import Policy
 from skerry.core.rounds import Part, Receipts, Round
 from skerry.core.syncer import SyncerCore
 from skerry.core.timers import Alarm, Subject
+from support.desk import Desk
 from support.fleet import Fleet
 from support.layouts import tiny_layout
 from support.policies import some_policy
@@ -162,25 +163,64 @@ def rare(core: SyncerCore) -> list[str]:
     return [core.phase, *(name for name, there in found.items() if there)]
 
 
+Tape = tuple[Policy, dict[str, Any] | None, Sequence[tuple[float, SyncerEvent]]]
+
+
+class Recorder(Desk):
+    """A desk that remembers what its core heard."""
+
+    def __init__(self, learners: int, **policy: Any) -> None:
+        self.tape: list[tuple[float, SyncerEvent]] = []
+        super().__init__(learners, **policy)
+
+    def feed(self, event: SyncerEvent) -> list[SyncerAction]:
+        self.tape.append((self.now, event))
+        return super().feed(event)
+
+
+def a_life_that_ends_between_take_over_and_close() -> Tape:
+    """What no storm comes to soon: it hands over from an old base, its next agent takes the newer value over, and it dies."""
+    desk = Recorder(3, quorum=2, grace=0.0)
+    desk.all_step(4)
+    desk.hand(1, 4)
+    desk.hand(2, 4)
+    for learner in (1, 2):
+        desk.take(learner)
+    desk.all_step(4)
+    desk.hand(0, 8)
+    desk.step(0, 2)
+    desk.take(0)
+    desk.enter(0)
+    desk.hand(1, 8)
+    return desk.policy, None, desk.tape
+
+
+def cuts_of(tape: Tape, random: Random) -> Iterator[Cut]:
+    """Anywhere, early, and in each rare state."""
+    policy, start, events = tape
+    at: dict[str, list[int]] = {"": [], "early": list(range(min(20, len(events))))}
+    core, decided = SyncerCore(policy, tiny_layout(policy), start), []
+    for i, (now, event) in enumerate(events):
+        for what in ("", *rare(core)):
+            at.setdefault(what, []).append(i)
+        decided.append((core.handle(now, event), core.deadline()))
+    end, core = core.state(), SyncerCore(policy, tiny_layout(policy), start)
+    chosen = {random.choice(those) for those in at.values()}
+    for i, (now, event) in enumerate(events):
+        if i in chosen:
+            yield Cut(policy, core.state(), events[i:], decided[i:], end)
+        core.handle(now, event)
+        core.deadline()
+
+
 @cache
 def cuts() -> list[Cut]:
-    """Of one corpus of recorded storms, for all fields: anywhere, and in each rare state."""
-    found = []
+    """Of one corpus of recorded storms, for all fields."""
+    random = Random(0)
+    found = list(cuts_of(a_life_that_ends_between_take_over_and_close(), random))
     for seed in range(TAPES):
-        fleet, random = one_storm(seed), Random(seed)
-        at: dict[str, list[int]] = {"": [], "early": list(range(min(20, len(fleet.tape))))}
-        core, decided = SyncerCore(fleet.policy, fleet.layout, fleet.start), []
-        for i, (now, event) in enumerate(fleet.tape):
-            for what in ("", *rare(core)):
-                at.setdefault(what, []).append(i)
-            decided.append((core.handle(now, event), core.deadline()))
-        end, core = core.state(), SyncerCore(fleet.policy, fleet.layout, fleet.start)
-        chosen = {random.choice(those) for those in at.values()}
-        for i, (now, event) in enumerate(fleet.tape):
-            if i in chosen:
-                found.append(Cut(fleet.policy, core.state(), fleet.tape[i:], decided[i:], end))
-            core.handle(now, event)
-            core.deadline()
+        fleet = one_storm(seed)
+        found += cuts_of((fleet.policy, fleet.start, fleet.tape), random)
     return found
 
 

@@ -64,7 +64,7 @@ class Fleet:
         self.policy, self.layout = policy, tiny_layout(policy)
         self.census = Census()
         self.now = 0.0
-        self.ambush = False  # the agent of whoever hands over from an old base dies
+        self.ambush = False  # the agent of whoever hands over from an old base dies, and all others are slow to answer
         self.events = 0
         self.was_cut = False
         self.tape: list[tuple[float, SyncerEvent]] = []  # all that the present core heard
@@ -120,7 +120,7 @@ class Fleet:
                 self.plane.check_contributors(fragment, included)
 
     def _delay(self, fragment: int) -> None:
-        """If somebody may hand over from an old base, let all others be slow to answer."""
+        """If somebody may hand over from an old base, let the others miss their turns."""
         peers, newest = self._peers(), self.core.versions[fragment]
         late = [i for i in peers if (at := self.core.members.by_id[i]).live and at.account.base[fragment] < newest]
         for i, peer in peers.items():
@@ -209,12 +209,12 @@ class Fleet:
             state = json.dumps(self.core.state())
             self._saved = state, list(self.plane.held), self._stopped, len(self.core.members)
 
-    def crash(self) -> None:
+    def crash(self) -> bool:
         """kill -9 of the syncer, and --resume from the last snapshot. Not once a learner was let go; nor to before their end,
         for they make no more steps; nor to before one of them came, for its id might be given away."""
         over = any(learner.ended or (learner.driver is not None and learner.driver.over) for learner in self.learners)
         if self._saved is None or self.ended or over or self._saved[2:] != (self._stopped, len(self.core.members)):
-            return
+            return False
         self.driver.stop()
         self._end_twin()
         for wire in self.wires:
@@ -224,6 +224,7 @@ class Fleet:
         self.tape, self.start = [], json.loads(state)
         self._begin(SyncerCore(self.policy, self.layout, self.start), holdings)
         self.driver.feed(Restarted())
+        return True
 
     # ------------------------------------------------------------------ what must hold after every event
 

@@ -160,6 +160,17 @@ def fill_disk(fleet: Fleet, learner: Learner, random: Random) -> None:
     fleet.plane.failures = 1
 
 
+def crash(fleet: Fleet, learner: Learner, random: Random) -> None:
+    """The syncer's. All come back at once, and some of their links break before the Welcome has arrived."""
+    if fleet.crash():
+        for each in fleet.learners:
+            each.link()
+            if each.wire is not None and random.random() < 0.5:
+                fleet.hear(each.wire, "control")
+                each.unlink()
+                each.link()
+
+
 Harm = Callable[[Fleet, Learner, Random], None]
 HARMS: list[Harm] = [
     *[shuffle] * 4,
@@ -169,13 +180,13 @@ HARMS: list[Harm] = [
     *[break_link] * 4,
     *[kill_agent] * 5,
     *[freeze] * 4,
-    *[hinder] * 2,
+    *[hinder] * 4,
     *[burden] * 2,
     *[fill_disk] * 2,
     lambda fleet, learner, _: fleet.kill_trainer(learner),
     lambda fleet, learner, _: fleet.kill_island(learner),
     *[lambda fleet, *_: fleet.save()] * 3,
-    *[lambda fleet, *_: fleet.crash()] * 2,
+    *[crash] * 2,
 ]
 
 
