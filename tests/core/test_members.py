@@ -24,7 +24,7 @@ from skerry.core.messages import (
 from skerry.core.policy import Policy
 from skerry.core.syncer import SyncerCore
 from support.desk import Desk, after, only
-from support.fake_run import tiny_layout
+from support.layouts import tiny_layout
 
 # ------------------------------------------------------------------ the run's step
 

@@ -27,7 +27,7 @@ from skerry.core.messages import (
 )
 from skerry.core.policy import Policy
 from skerry.core.syncer import SyncerCore
-from support.fake_run import tiny_layout
+from support.layouts import tiny_layout
 
 TOKENS = 10
 Kind = TypeVar("Kind")

@@ -25,7 +25,7 @@ from skerry.core.messages import (
 )
 from skerry.core.policy import Policy
 from support.desk import after, only
-from support.fake_run import tiny_layout
+from support.layouts import tiny_layout
 
 
 class Island:

@@ -1,125 +1,233 @@
-"""Random events in random order on a FakeRun, and what must hold of the run when they are over.
+"""Random events in random order on a Fleet, and what must hold of the run when they are over.
 
 A storm is a seeded sequence of blows: ordinary turns of a learner for the most part, in which messages overtake each other
-between the channels, and harm of every kind. A calm is one without harm. FakeRun checks its invariants after every event;
-`settle` looks at the end. Runs must get somewhere while they are harmed: links come back soon, and most turns carry on.
+between the connections and the plane takes its time, and harm of every kind. A calm is one without harm. The fleet checks its
+invariants after every event; `settle` looks at the end. Runs must get somewhere while they are harmed: links come back soon,
+and most turns carry on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from random import Random
 
-from skerry.core.messages import Contribution
+from skerry.core.messages import Join
+from skerry.core.phase import ENDED, ENDING, FINAL
 from skerry.core.policy import Policy
-from support.fake_run import FakeLearner, FakeRun
+from support.fleet import Fleet
+from support.learners import Learner
+from support.wires import CHANNELS, Wire
 
 HARMFUL = 0.15
 """Share of blows that do harm."""
 
 
-def blow(run: FakeRun, random: Random, harmful: float) -> None:
+def blow(fleet: Fleet, random: Random, harmful: float) -> None:
     """One random thing happens to one learner."""
-    learner = random.choice(list(run.learners.values()))
-    if random.random() < harmful:
-        random.choice(HARMS)(run, learner, random)
-    elif random.random() < 0.05:
-        run.wait(random.choice((0.01, 0.1, 0.5, 0.5, 3.0, 12.0)))
+    learner = random.choice(fleet.learners)
+    what = random.random()
+    if learner.asleep:
+        learner.asleep -= 1
+    elif what < harmful:
+        random.choice(HARMS)(fleet, learner, random)
+    elif what < harmful + 0.05:
+        fleet.wait(random.choice((0.01, 0.1, 0.5, 0.5, 3.0, 12.0)))
     else:
-        turn(run, learner, random)
+        turn(fleet, learner, random)
 
 
-def turn(run: FakeRun, learner: FakeLearner, random: Random) -> None:
-    """Its trainer makes a step, and of each queue none, one or all messages go on, the queues in any order."""
+def turn(fleet: Fleet, learner: Learner, random: Random) -> None:
+    """Its trainer makes a step, and of each queue none, one or all that waits goes on, the queues in any order."""
     if random.random() < 0.5:
+        if learner.driver is None and not learner.ended:
+            learner.begin_agent()
         learner.link()
     learner.step(random.randint(1, 7))
     if random.random() < 0.1:
         learner.stop()
-    moves: list[tuple[list | object, Callable[[], None]]] = [(learner.agent.inbox, learner.hear_trainer)]
-    for channel in ("control", "bulk"):
-        moves.append((learner.up[channel], lambda channel=channel: run.hear(learner, channel)))
-        moves.append((learner.down[channel], lambda channel=channel: learner.receive(channel)))
+        learner.beat()
+    moves: list[tuple[Callable[[], int], Callable[[], None]]] = [
+        (lambda: len(learner.inbox), learner.hear_trainer),
+        (lambda: len(learner.bodies), learner.transmit),
+    ]
+    if random.random() < 0.4:
+        moves.append((lambda: len(fleet.plane.jobs), lambda: fleet.plane.work()))
+    for channel in CHANNELS:
+        moves.append((lambda channel=channel: learner.incoming(channel), lambda channel=channel: learner.receive(channel)))
+    for wire in fleet.wires_of(learner):
+        for channel, queue in wire.up.items():
+            moves.append((queue.__len__, lambda wire=wire, channel=channel: fleet.hear(wire, channel)))
+        moves.append((lambda wire=wire: wire.outgoing is not None, lambda wire=wire: fleet.sent(wire)))
+        moves.append((lambda wire=wire: is_over(fleet, wire), lambda wire=wire: fleet.lose(wire)))
     random.shuffle(moves)
-    for queue, move in moves:
-        for _ in range(random.choice((0, 1, len(queue), len(queue)))):
-            if queue:
+    for under_way, move in moves:
+        here = under_way()
+        for _ in range(random.choice((0, 1, here, here))):
+            if under_way():
                 move()
+
+
+def is_over(fleet: Fleet, wire: Wire) -> bool:
+    """Whether the syncer comes to the end of what was said on a link."""
+    return wire in fleet.wires and (wire.ended or (wire.cut and not any(wire.up.values())))
 
 
 # ------------------------------------------------------------------ harm
 
 
-def shuffle(run: FakeRun, learner: FakeLearner, random: Random) -> None:
+def shuffle(fleet: Fleet, learner: Learner, random: Random) -> None:
     """A message to the syncer comes later than those sent after it."""
-    queue = learner.up[random.choice(("control", "bulk"))]
-    if len(queue) > 1 and learner.memory.generation:
-        queue.rotate(-random.randrange(len(queue)))
+    if learner.wire is not None:
+        queue = learner.wire.up[random.choice(CHANNELS)]
+        if len(queue) > 1 and not any(type(message) is Join for message, _ in queue):
+            queue.rotate(-random.randrange(len(queue)))
 
 
-def duplicate(run: FakeRun, learner: FakeLearner, random: Random) -> None:
+def duplicate(fleet: Fleet, learner: Learner, random: Random) -> None:
     """A message comes again, at once or behind others."""
-    for queue in random.sample([*learner.up.values(), *learner.down.values()], 2):
+    if learner.wire is not None:
+        for queue in random.sample(learner.wire.queues, 2):
+            if queue and type((again := random.choice(queue))[0]) is not Join:
+                queue.append(again)
+
+
+def drop(fleet: Fleet, learner: Learner, random: Random) -> None:
+    """A message is lost; the link will be found broken, sooner or later."""
+    if learner.wire is not None:
+        queue = random.choice(learner.wire.queues)
         if queue:
-            queue.append(random.choice(queue))
+            del queue[random.randrange(len(queue))]
+            learner.wire.doomed = True
 
 
-def spoil(run: FakeRun, learner: FakeLearner, random: Random) -> None:
-    """The next contribution of the learner turns out to hold a NaN."""
-    queue = learner.up["bulk"]
-    if queue and isinstance(queue[0][0], Contribution):
-        queue[0] = (replace(queue[0][0], flaw="non-finite values in tensor 0.w"), queue[0][1])
-        run.hear(learner, "bulk")
+def spoil(fleet: Fleet, learner: Learner, random: Random) -> None:
+    """The next body of the learner's turns out to hold a NaN."""
+    learner.spoilt = True
 
 
-HARMS: list[Callable[[FakeRun, FakeLearner, Random], None]] = [
+def break_link(fleet: Fleet, learner: Learner, random: Random) -> None:
+    """At one end first; what was sent before arrives at the other end, or it does not."""
+    wire = learner.wire
+    if wire is None:
+        return
+    arrives = random.random() < 0.5
+    if random.random() < 0.5:
+        learner.unlink()
+        left = wire.up
+    else:
+        if not wire.ended:
+            fleet.lose(wire)
+        left = wire.down
+    if not arrives:
+        for queue in left.values():
+            queue.clear()
+
+
+def kill_agent(fleet: Fleet, learner: Learner, random: Random) -> None:
+    """At once, or in the middle of what it does next; preferably of one that waits for an answer."""
+    handed = [each for each in fleet.learners if each.driver is not None and each.driver.core.handed]
+    if handed and random.random() < 0.5:
+        learner = random.choice(handed)
+    if learner.driver is None or learner.ended:
+        return
+    if random.random() < 0.5:
+        learner.fuse = random.randint(1, 20)
+    else:
+        learner.die()
+        if random.random() < 0.5:
+            learner.begin_agent()
+            learner.link()
+
+
+def freeze(fleet: Fleet, learner: Learner, random: Random) -> None:
+    """Trainer and agent stand still for a while."""
+    learner.asleep = random.randint(3, 20)
+
+
+def hinder(fleet: Fleet, learner: Learner, random: Random) -> None:
+    """Values leave slowly, or at once again."""
+    if learner.wire is not None:
+        learner.wire.slow = random.random() < 0.8
+
+
+def burden(fleet: Fleet, learner: Learner, random: Random) -> None:
+    """The plane takes its time, or none again."""
+    fleet.plane.slow = random.random() < 0.8
+
+
+def fill_disk(fleet: Fleet, learner: Learner, random: Random) -> None:
+    """The next version comes to nothing."""
+    fleet.plane.failures = 1
+
+
+def crash(fleet: Fleet, learner: Learner, random: Random) -> None:
+    """The syncer's. All come back at once, and some of their links break before the Welcome has arrived."""
+    if fleet.crash():
+        for each in fleet.learners:
+            each.link()
+            if each.wire is not None and random.random() < 0.5:
+                fleet.hear(each.wire, "control")
+                each.unlink()
+                each.link()
+
+
+Harm = Callable[[Fleet, Learner, Random], None]
+HARMS: list[Harm] = [
     *[shuffle] * 4,
     *[duplicate] * 4,
+    *[drop] * 2,
     *[spoil] * 2,
-    *[lambda run, learner, random: learner.unlink()] * 2,
-    *[lambda run, learner, random: learner.kill_agent()] * 4,
-    lambda run, learner, random: run.kill_trainer(learner.id),
-    lambda run, learner, random: run.kill_island(learner.id),
-    *[lambda run, learner, random: run.save()] * 2,
-    lambda run, learner, random: run.crash_syncer(),
+    *[break_link] * 4,
+    *[kill_agent] * 5,
+    *[freeze] * 4,
+    *[hinder] * 4,
+    *[burden] * 2,
+    *[fill_disk] * 2,
+    lambda fleet, learner, _: fleet.kill_trainer(learner),
+    lambda fleet, learner, _: fleet.kill_island(learner),
+    *[lambda fleet, *_: fleet.save()] * 3,
+    *[crash] * 2,
 ]
 
 
 # ------------------------------------------------------------------ whole runs
 
 
-def storm(policy: Policy, learners: int, blows: int, seed: int, harmful: float = HARMFUL) -> FakeRun:
+def storm(policy: Policy, learners: int, blows: int, seed: int, harmful: float = HARMFUL, cut: int = -1) -> Fleet:
     """A run with so many blows from its first moment on, and then to its end."""
-    run = FakeRun(policy, learners)
+    fleet = Fleet(policy, learners, cut)
     random = Random(seed)
-    for learner in run.learners.values():
+    for learner in fleet.learners:
         learner.link()
-    while run.flow() and not harmful:  # in a calm everybody is there from the first step on
+    while fleet.flow() and not harmful:  # in a calm everybody is there from the first step on
         pass
-    for _ in range(blows):
-        blow(run, random, harmful)
-    run.run_to_end()
-    settle(run)
-    return run
+    for most in (blows, blows // 3):  # the second time as it comes to its end
+        fleet.plane.slow = random.random() < 0.5
+        fleet.ambush = harmful > 0
+        for _ in range(most):
+            blow(fleet, random, harmful)
+        fleet.run_to(ENDING, FINAL, ENDED)
+    fleet.finish()
+    settle(fleet)
+    return fleet
 
 
-def settle(run: FakeRun) -> None:
+def settle(fleet: Fleet) -> None:
     """What must hold at the end of any run."""
-    total = run.core.ledger.total()
+    total = fleet.core.ledger.total()
     assert total.processed == total.merged + sum(total.lost.values())
-    assert total.tokens * run.layout.total == total.processed
-    assert total.tokens <= run.made, "more was counted than was done"
-    if run.policy.on_excluded == "carry":
+    assert total.tokens * fleet.layout.total == total.processed
+    assert total.tokens <= fleet.census.made, "more was counted than was done"
+    if fleet.policy.on_excluded == "carry":
         assert not total.lost["excluded"], "what is carried is not lost"
 
 
-def calm(policy: Policy, learners: int, blows: int, seed: int) -> FakeRun:
+def calm(policy: Policy, learners: int, blows: int, seed: int) -> Fleet:
     """A run without faults: nothing may be lost but by overlap, and under `rebase` nothing at all."""
     patient = policy.replace(silent_after=1e6, sync_timeout=1e6, final_timeout=1e6)
-    run = storm(patient, learners, blows, seed, harmful=0.0)
-    total = run.core.ledger.total()
+    fleet = storm(patient, learners, blows, seed, harmful=0.0)
+    total = fleet.core.ledger.total()
     allowed = {"overlap"} if policy.on_included != "rebase" else set()
-    assert total.tokens == run.made
+    assert total.tokens == fleet.census.made
     assert all(not amount for cause, amount in total.lost.items() if cause not in allowed), f"lost in a calm: {total.lost}"
-    return run
+    return fleet

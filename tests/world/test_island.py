@@ -18,7 +18,7 @@ from skerry.simulate.rounds import Learner, Versions
 from skerry.store.figures import final_figures
 from skerry.world.run import VirtualRun
 from skerry.world.world import World
-from support.fake_run import tiny_layout
+from support.layouts import tiny_layout
 
 TOKENS = 10
 

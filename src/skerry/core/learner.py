@@ -88,7 +88,7 @@ class LearnerCore:
         self._told = Count()  # the raw counters that the last Join bore
         self._early: list[Delivery] = []  # came before the Welcome, which travels on another connection
         self._now = 0.0
-        self._lost_at: float | None = None  # when there was last a link
+        self._lost_at: float | None = None  # when it was last joined; None: never lost yet
 
     def handle(self, now: float, event: LearnerEvent) -> list[LearnerAction]:
         """What follows from the event. `now`: seconds, never falling."""
@@ -123,7 +123,6 @@ class LearnerCore:
         if self._detached:
             return []
         memory = self.memory
-        self._lost_at = self._now
         self._told = self.count
         return [Join(learner=memory.learner, generation=memory.generation, layout=self.layout.hash,
                      count=self.count.minus(memory.origin), clock=self.clock, bases=tuple(memory.base),
@@ -131,8 +130,8 @@ class LearnerCore:
 
     def _unlinked(self, event: Unlinked) -> list[LearnerAction]:
         """Until the next Welcome nothing is sent. What was delivered stays."""
-        self.joined = False
-        self._lost_at = self._now
+        if self.joined:
+            self.joined, self._lost_at = False, self._now
         early, self._early = self._early, []
         return [Drop(fragment=delivery.fragment, version=delivery.version) for delivery in early]
 
@@ -235,8 +234,12 @@ class LearnerCore:
             self.count = event.count
         if event.step == INITIAL:
             memory = self.memory
-            return [ProvideInitial(learner=memory.learner, generation=memory.generation, fragment=event.fragment)]
-        return self.fragments[event.fragment].copied(event, AT_ONCE if self._pacing is None else self._pace)
+            provided = ProvideInitial(learner=memory.learner, generation=memory.generation, fragment=event.fragment)
+            return [provided] if self.joined else []  # it is requested anew
+        out = self.fragments[event.fragment].copied(event, AT_ONCE if self._pacing is None else self._pace)
+        if not self.joined:  # the next Welcome sends it
+            out = [action for action in out if type(action) is not Contribution]
+        return out
 
     def _verdict(self, event: Verdict) -> list[LearnerAction]:
         out: list[LearnerAction] = []

@@ -40,6 +40,7 @@ class Member:
     standing: Standing = AWAY
     first_step: int = 0  # steps of all earlier generations
     clock: int = 0  # t_m
+    came_as: int = 0  # the generation that its Join named when the present one began
     resumable: bool = False  # the present generation may come back (false after the syncer itself was restored)
     missing: int = 0  # fragments it has yet to take over for the first time
     awaited: bool = False  # its link broke while the run was ending: the last round waits for it
@@ -66,15 +67,15 @@ class Members:
     """All members, and the run's step."""
 
     by_id: dict[int, Member]
-    next_id: int
     seq: int  # numbers rounds and births, so that a round knows who was live when it was opened
     step: int  # t
     live: int
 
     def __init__(self, quorum: int) -> None:
         self.by_id = {}
-        self.next_id = self.seq = self.step = self.live = 0
+        self.seq = self.step = self.live = 0
         self._quorum = quorum
+        self._free_id = 0  # ids below it are taken
         self._ahead: dict[int, int] = {}  # clock > t -> how many live members stand there
         self._ahead_sum = 0
 
@@ -94,9 +95,9 @@ class Members:
 
     def free_id(self) -> int:
         """The smallest id that nobody ever had."""
-        while self.next_id in self.by_id:
-            self.next_id += 1
-        return self.next_id
+        while self._free_id in self.by_id:
+            self._free_id += 1
+        return self._free_id
 
     def next_seq(self) -> int:
         """The next number of that counter."""

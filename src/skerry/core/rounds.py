@@ -13,9 +13,10 @@ first hand-over opens the round, and it waits for all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from skerry.core.grace import Grace
 from skerry.core.ledger import Account, Ledger
@@ -26,6 +27,7 @@ from skerry.core.messages import (
     Close,
     Contribution,
     Contributor,
+    Count,
     Deliver,
     Distribute,
     Failed,
@@ -50,6 +52,13 @@ class Stage(Enum):
 OPEN, GRACE, CLOSING = Stage
 
 
+class Part(NamedTuple):
+    """What was accepted of a learner."""
+
+    generation: int
+    until: Count  # its counters
+
+
 @dataclass(slots=True)
 class Round:
     """A round that goes on. It waits for `waiting` of the members that were live when it was opened."""
@@ -65,7 +74,7 @@ class Round:
     stage: Stage = OPEN
     waiting: int = 0
     answered: set[int] = field(default_factory=set)
-    accepted: dict[int, Contribution] = field(default_factory=dict)  # by learner, in order of arrival
+    accepted: dict[int, Part] = field(default_factory=dict)  # by learner, in order of arrival
     closed: float = 0.0
     readers: int = 0  # those live at the close
 
@@ -105,7 +114,6 @@ class Rounds:
     open: dict[int, Round]  # by fragment: those that take contributions
     closing: dict[int, Round]
     due: dict[int, None]  # fragments that wait for a free place, in order
-    ending: bool  # the budget is reached: whoever stops before its hand-over is asked for it
     last_step: list[int]  # of each fragment's last round that was decided
     passed: dict[int, dict[int, set[int]]]  # synchronous: fragment -> step -> who answered a round before it opened
     receipts: dict[int, Receipts]
@@ -117,16 +125,12 @@ class Rounds:
     def __init__(self, policy: Policy, members: Members, ledger: Ledger, grace: Grace, timers: Timers,
                  out: list[SyncerAction]) -> None:  # fmt: skip
         self.versions, self.steps = [], [0] * policy.fragments
-        self.open, self.closing, self.due, self.ending = {}, {}, {}, False
+        self.open, self.closing, self.due = {}, {}, {}
         self.last_step, self.passed, self.receipts = [0] * policy.fragments, {}, {}
         self.closed = self.contributors = self.skipped = self.cancelled = 0
-        self.policy = policy
-        self._most = policy.open_rounds
-        self._members = members
-        self._ledger = ledger
-        self._grace = grace
-        self._timers = timers
-        self._out = out
+        self.policy, self._most = policy, policy.open_rounds
+        self._members, self._ledger, self._grace = members, ledger, grace
+        self._timers, self._out = timers, out
         self._due_at: dict[int, list[int]] = {}  # t modulo H -> fragments
         for fragment in range(policy.fragments):
             self._due_at.setdefault(policy.offset(fragment), []).append(fragment)
@@ -166,28 +170,26 @@ class Rounds:
 
     def end(self) -> None:
         """Open no more; in synchronous policies ask for what the open ones still wait for."""
-        self.ending = True
         self.due.clear()
-        self._out.extend(self._questions(self.open.values(), -1))
+        if self.policy.synchronous:
+            self._ask(self.open.values(), -1)
 
     def open_final(self, now: float) -> None:
         """One last round of every fragment, asked of all."""
         step = self._last_name()
         opened = [self._open(now, fragment, step, self.policy.final_timeout, final=True)
                   for fragment in range(self.policy.fragments)]  # fmt: skip
-        self._out.extend(self._questions(opened, -1))
+        self._ask(opened, -1)
         for round_ in opened:
             self.review(now, round_)
 
     def ask_again(self, member: Member) -> None:
         """The run is ending, and the member comes back: what it may not have heard is asked of it once more."""
-        mine = [round_ for round_ in self.open.values() if member.id not in round_.answered]
-        self._out.extend(self._questions(mine, member.id))
+        self._ask([round_ for round_ in self.open.values() if member.id not in round_.answered], member.id)
 
-    def _questions(self, rounds: Iterable[Round], learner: int) -> list[Ask]:
-        """What is asked at the end: the last rounds, and in synchronous policies those that began before."""
-        return [Ask(learner=learner, fragment=round_.fragment, step=round_.step, progress=1.0, final=round_.final)
-                for round_ in rounds if round_.final or round_.synchronous]  # fmt: skip
+    def _ask(self, rounds: Iterable[Round], learner: int) -> None:
+        self._out.extend(Ask(learner=learner, fragment=round_.fragment, step=round_.step, progress=1.0, final=round_.final)
+                         for round_ in rounds)  # fmt: skip
 
     def _last_name(self) -> int:
         """A step that no other round bears. Synchronous learners name rounds by themselves, ahead of t, though none gets
@@ -212,20 +214,20 @@ class Rounds:
         self._timers.at(until, Subject.ROUND, fragment, step)
         return round_
 
-    def _opened_by(self, now: float, event: Contribution) -> Round | None:
+    def _opened_by(self, now: float, event: Contribution, ending: bool) -> Round | None:
         """Synchronous policies: the first hand-over at a step opens the round."""
         if not self.policy.synchronous or event.step <= self.last_step[event.fragment]:
             return None
         round_ = self._open(now, event.fragment, event.step, self.policy.sync_timeout)
-        if self.ending:
-            self._out.extend(self._questions([round_], -1))
+        if ending:  # whoever stops before its hand-over is asked for it
+            self._ask([round_], -1)
         return round_
 
     # ------------------------------------------------------------------ answers
 
-    def contribution(self, now: float, member: Member, event: Contribution) -> None:
-        """A hand-over is complete and screened: merge it, or say why not."""
-        round_ = self.open.get(event.fragment) or self._opened_by(now, event)
+    def contribution(self, now: float, member: Member, event: Contribution, ending: bool) -> None:
+        """A hand-over is complete and screened: merge it, or say why not. `ending`: the budget is reached."""
+        round_ = self.open.get(event.fragment) or self._opened_by(now, event, ending)
         if round_ is not None and round_.step == event.step:
             if member.id not in round_.answered:
                 round_.answer(member)
@@ -251,10 +253,11 @@ class Rounds:
         elif event.base < self.versions[fragment] - self.policy.max_staleness and not self._carried(round_):
             self._say(member, event, "stale")
             self._out.append(Deliver(learner=member.id, fragments=(fragment,)))
-        elif event.since != account.settled[fragment] or event.until.tokens <= event.since.tokens:
+        elif (event.since != account.settled[fragment] or event.until.tokens <= event.since.tokens
+              or fragment in account.promised):  # to the round that is closing, before an agent died  # fmt: skip
             self._say(member, event, "stale", "part of this interval is settled already")
         else:
-            round_.accepted[member.id] = event
+            round_.accepted[member.id] = Part(event.generation, event.until)
             self._ledger.promise(account, fragment)
             since, until = event.since, event.until
             self._out.append(Merge(learner=member.id, generation=event.generation, fragment=fragment, step=event.step,
@@ -344,8 +347,8 @@ class Rounds:
                                included=_contributors(round_)))  # fmt: skip
 
     def _cancel(self, round_: Round) -> None:
-        for learner, event in round_.accepted.items():
-            self._ledger.release(self._account(learner, event.generation), round_.fragment)
+        for account, _ in self._parts(round_):
+            self._ledger.release(account, round_.fragment)
         self.cancelled += 1
         self._out.append(Cancel(fragment=round_.fragment, step=round_.step))
 
@@ -357,9 +360,8 @@ class Rounds:
             return
         del self.closing[fragment]
         self.versions[fragment], self.steps[fragment] = version, round_.step
-        for learner, contribution in round_.accepted.items():
-            account = self._account(learner, contribution.generation)
-            self._ledger.keep(account, fragment, contribution.until, version)
+        for account, until in self._parts(round_):
+            self._ledger.keep(account, fragment, until, version)
         self.closed += 1
         self.contributors += len(round_.accepted)
         self.receipts[fragment] = Receipts(version, round_.closed, round_.readers // 2 + 1)
@@ -378,12 +380,11 @@ class Rounds:
         if (round_ := self.open.get(fragment)) is not None:
             self.review(now, round_)
 
-    def _account(self, learner: int, generation: int) -> Account:
-        """Of whoever contributed, closed though its generation may be."""
-        member = self._members.get(learner)
-        if member is not None and member.generation == generation:
-            return member.account
-        return self._ledger.retired[learner][generation]
+    def _parts(self, round_: Round) -> Iterator[tuple[Account, Count]]:
+        """The accounts of those who contributed, closed though their generations may be."""
+        for learner, (generation, until) in round_.accepted.items():
+            account = self._members.by_id[learner].account
+            yield account if account.generation == generation else self._ledger.retired[learner][generation], until
 
     def cancel_all(self) -> None:
         """The syncer was restored: what lay in the rounds that went on is lost, and still its learners'."""
@@ -392,9 +393,8 @@ class Rounds:
         for forgotten in (self.open, self.closing, self.due, self.passed, self.receipts):
             forgotten.clear()
         self._timers.unsure = True
-        self.ending = False
         self.last_step = [min(step, self._members.step) for step in self.last_step]
 
 
 def _contributors(round_: Round) -> tuple[Contributor, ...]:
-    return tuple([Contributor(learner, event.generation, event.until.tokens) for learner, event in round_.accepted.items()])
+    return tuple([Contributor(learner, part.generation, part.until.tokens) for learner, part in round_.accepted.items()])

@@ -264,7 +264,8 @@ class SyncerCore:
         if event.layout != self.layout.hash:
             return Refused(code="layout", reason="your model's parameters, or how they are fragmented, differ from the "
                            "run's: join with the same model and configuration")  # fmt: skip
-        if member is not None and member.linked and 0 < event.generation < member.generation:
+        if (member is not None and member.linked and 0 < event.generation < member.generation
+                and event.generation != member.came_as):  # as that one it comes again where its Welcome was lost  # fmt: skip
             return Refused(code="superseded", reason=f"a newer learner {member.id} has taken this one's place: give each "
                            "learner an id of its own")  # fmt: skip
         return None
@@ -281,7 +282,7 @@ class SyncerCore:
             self.ledger.retire(before)
         generation = max(before.generation, event.generation) + 1  # ours may come from an old snapshot
         member.account = self.ledger.open(member.id, generation)
-        member.resumable = True
+        member.came_as, member.resumable = event.generation, True
         member.missing = self.policy.fragments
         member.clock = self.step
         self._stand(member, JOINING)
@@ -374,7 +375,7 @@ class SyncerCore:
         if member is not None and self.versions:
             self._moved(now, member, event.fragment, event.base, event.since)
             self.ledger.counted(member.account, event.until)
-            self.rounds.contribution(now, member, event)
+            self.rounds.contribution(now, member, event, self.phase is ENDING)
 
     def _received(self, now: float, event: Received) -> None:
         if self._sender(now, event.learner, event.generation) is not None:

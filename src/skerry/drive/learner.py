@@ -248,7 +248,7 @@ class LearnerDriver:
         self._hands[action.fragment] = None
 
     def _take_over(self, order: TakeOver) -> None:
-        p, core, holdings = order.fragment, self.core, self._holdings
+        p, holdings = order.fragment, self._holdings
         assert p not in self._redos, "two orders to take a fragment over"
         value = self._take(p, order.version)
         hand, self._hands[p] = self._hands[p], None

@@ -1,0 +1,193 @@
+"""Values that count: which trainer's steps are in them; and the plane that merges such values, quickly, slowly or not at all.
+
+A fragment's value is the set of steps whose work it holds: every step of a trainer adds a unit of its own to each fragment, and
+a merge adds up instead of averaging. So a value tells exactly whose work is in it. Work that would be in it twice, or be taken
+out again, is an AssertionError where that would happen. The Census knows every step that was made, so what the cores say in
+tokens can be held against what the values hold.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
+
+from skerry.core.messages import BodyName, Close, Contributor, Count, Merge
+
+
+class Unit(NamedTuple):
+    """The `step`-th step of one trainer, on so many tokens."""
+
+    trainer: int
+    step: int
+    tokens: int
+
+
+Value: TypeAlias = frozenset[Unit]
+NOTHING: Value = frozenset()
+NAN = Unit(-1, -1, 0)
+"""In a body: it is flawed."""
+
+
+class Census:
+    """All that was done, and where each generation began. A trainer is a process: whoever is killed returns as another one."""
+
+    def __init__(self) -> None:
+        self.made = 0  # tokens, by all
+        self._units: list[list[Unit]] = []  # of each trainer
+        self._tokens: list[list[int]] = []  # and how many tokens it had made after so many steps
+        self._origins: dict[tuple[int, int], tuple[int, Count]] = {}  # learner, generation -> trainer, raw counters
+
+    def trainer(self) -> int:
+        """A new trainer's number."""
+        self._units.append([])
+        self._tokens.append([0])
+        return len(self._units) - 1
+
+    def step(self, trainer: int, tokens: int) -> Unit:
+        """A trainer makes a step."""
+        units, sums = self._units[trainer], self._tokens[trainer]
+        units.append(unit := Unit(trainer, len(sums), tokens))
+        sums.append(sums[-1] + tokens)
+        self.made += tokens
+        return unit
+
+    def began(self, learner: int, generation: int, trainer: int, origin: Count) -> None:
+        """A trainer was told that this generation begins at these counters of its."""
+        self._origins[learner, generation] = (trainer, origin)
+
+    def work(self, learner: int, generation: int, since: int, until: int) -> Sequence[Unit]:
+        """The steps with which the generation came from so many tokens to so many."""
+        trainer, origin = self._origins[learner, generation]
+        sums = self._tokens[trainer]
+        first, last = (bisect_right(sums, origin.tokens + tokens) - 1 for tokens in (since, until))
+        assert sums[last] == origin.tokens + until, "no step ended there"
+        return self._units[trainer][first:last]
+
+    def reached(self, last: dict[int, Unit], learner: int, generation: int) -> int:
+        """How many tokens the generation had made by its last step among these, one a trainer; 0: there is none."""
+        trainer, origin = self._origins.get((learner, generation), (-1, Count()))
+        unit = last.get(trainer)
+        return 0 if unit is None or unit.step <= origin.steps else self._tokens[trainer][unit.step] - origin.tokens
+
+
+class Holding(NamedTuple):
+    """A version of a fragment."""
+
+    version: int = 0
+    step: int = 0
+    value: Value = NOTHING
+    last: dict[int, Unit] = {}  # each trainer's last step in it  # noqa: RUF012
+
+
+class CountingPlane:
+    """drive.syncer.Plane of such values. `slow`: what takes time waits for `work`; else it is done at once. `failures`: so many
+    closes will come to nothing."""
+
+    def __init__(self, census: Census, sizes: Sequence[int], holdings: Sequence[Holding] = ()) -> None:
+        self.slow = False
+        self.failures = 0
+        self.held = list(holdings) or [Holding()] * len(sizes)  # what is published
+        self.bodies: dict[BodyName, deque[Value]] = {}
+        self.first: dict[int, Value] = {}  # first values that have come
+        self.jobs: deque[Callable[[], None]] = deque()
+        self.inside = sum(unit.tokens * size for at, size in zip(self.held, sizes, strict=True) for unit in at.value)
+        self._census, self._sizes = census, sizes
+        self._parts: dict[tuple[int, int], list[tuple[Merge, Value]]] = {}
+        self._made: dict[int, tuple[Close, list[tuple[Merge, Value]]]] = {}
+
+    def put(self, name: BodyName, body: Value) -> None:
+        """A contribution's body has come."""
+        self.bodies.setdefault(name, deque()).append(body)
+
+    def work(self) -> None:
+        """Do what was asked for first."""
+        self.jobs.popleft()()
+
+    def idle(self) -> bool:
+        """Whether nothing lies with it but what is published."""
+        return not (self.bodies or self.jobs or self._parts or self._made)
+
+    def _submit(self, job: Callable[[], None]) -> None:
+        self.jobs.append(job)
+        while self.jobs and not self.slow:
+            self.work()
+
+    def _take(self, name: BodyName) -> Value:
+        """Of several under one name the one that came first."""
+        held = self.bodies[name]
+        body = held.popleft()
+        if not held:
+            del self.bodies[name]
+        return body
+
+    # ------------------------------------------------------------------ drive.syncer.Plane
+
+    def provide(self, fragment: int, then: Callable[[str], None]) -> None:
+        body = self.first[fragment]
+
+        def look() -> None:
+            assert body <= {NAN}, "training had begun"
+            self.held[fragment] = Holding()
+            then("non-finite values" if body else "")
+
+        self._submit(look)
+
+    def screen(self, name: BodyName, then: Callable[[str], None]) -> None:
+        body = self.bodies[name][-1]
+        self._submit(lambda: then("non-finite values" if NAN in body else ""))
+
+    def add(self, merge: Merge) -> None:
+        body = self._take(merge.name)
+        assert NAN not in body, "what is flawed was merged"
+        self._parts.setdefault((merge.fragment, merge.step), []).append((merge, body))
+
+    def drop(self, name: BodyName) -> None:
+        self._take(name)
+
+    def close(self, close: Close, then: Callable[[str], None]) -> None:
+        parts = self._parts.pop((close.fragment, close.step))
+
+        def make() -> None:
+            if self.failures:
+                self.failures -= 1
+                then("the disk is gone")
+                return
+            assert close.fragment not in self._made, "two versions of a fragment at once"
+            self._made[close.fragment] = close, parts
+            then("")
+
+        self._submit(make)
+
+    def publish(self, fragment: int, version: int, step: int) -> None:
+        close, parts = self._made.pop(fragment)
+        assert (close.version, close.step) == (version, step), "another version than the one that was made"
+        before = self.held[fragment]
+        assert version == before.version + 1
+        work = [body for _, body in parts]
+        value, last = before.value.union(*work), dict(before.last)
+        assert len(value) == len(before.value) + sum(map(len, work)), "work was merged twice"
+        for body in work:
+            newest = max(body)
+            last[newest.trainer] = newest
+            self.inside += sum(unit.tokens for unit in body) * self._sizes[fragment]
+        self.held[fragment] = Holding(version, step, value, last)
+
+    def cancel(self, fragment: int, step: int) -> None:
+        self._parts.pop((fragment, step), None)
+
+    # ------------------------------------------------------------------ what must hold
+
+    def check_contributors(self, fragment: int, included: Sequence[Contributor]) -> None:
+        """They are exactly those whose work is in the version that is about to be published."""
+        _, parts = self._made[fragment]
+        assert len(parts) == len(included)
+        for (merge, body), (learner, generation, tokens) in zip(parts, included, strict=True):
+            work = self._census.work(learner, generation, tokens - merge.tokens, tokens)
+            assert body == set(work), f"this is not what learner {learner} did up to its token {tokens}"
+            assert len(work) == merge.steps
+
+    def merged(self, fragment: int, learner: int, generation: int) -> int:
+        """Up to which tokens the generation's work is in the published version."""
+        return self._census.reached(self.held[fragment].last, learner, generation)
