@@ -45,7 +45,7 @@ from skerry.core.messages import (
     Welcome,
 )
 from skerry.core.policy import ALL, Policy
-from support.fake_run import tiny_layout
+from support.layouts import tiny_layout
 
 
 class Anything:

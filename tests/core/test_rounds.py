@@ -369,3 +369,15 @@ def test_after_the_end_nothing_happens_and_joins_are_refused() -> None:
     desk.leave(0)
     assert desk.report(0) == []
     assert only(desk.join(3), Refused)[0].code == "over"
+
+
+def test_who_comes_back_while_the_run_is_ending_is_asked_again_for_every_round_that_waits_for_it() -> None:
+    desk = Desk(2, quorum=2, steps=6)
+    desk.all_step(4)
+    assert only(desk.all_step(2), BudgetReached) and desk.core.phase == "ending"
+    desk.die(1)
+    actions = desk.rejoin(1)
+    assert [(ask.learner, ask.fragment, ask.step, ask.final) for ask in only(actions, Ask)] == [(1, 0, 4, False)]
+    assert [told.learner for told in only(actions, BudgetReached)] == [1]
+    desk.hand(0, 4)
+    assert only(desk.hand(1, 4), Close), "nobody has to wait for round_timeout"

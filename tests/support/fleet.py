@@ -166,9 +166,9 @@ class Fleet:
                 if driver.is_own(wire, message):
                     self.plane.put(message.name, body)
                     driver.contributed(wire, message)
-            case ProvideInitial(fragment=fragment):
-                if not self.core.versions and self.core.provider == wire.learner and driver.speaks(wire):
-                    self.plane.first[fragment] = body
+            case ProvideInitial():
+                if driver.is_own(wire, message) and driver.awaits_initial(wire):
+                    self.plane.put(message.name, body)
                     driver.provided(wire, message)
             case _:
                 driver.hear(wire, message)

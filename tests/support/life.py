@@ -26,7 +26,7 @@ from skerry.core.messages import (
 from skerry.core.policy import Policy
 from skerry.drive.learner import LearnerDriver, Redo
 from support.desk import after
-from support.fake_run import tiny_layout
+from support.layouts import tiny_layout
 
 FRAGMENTS = 2
 SHARE = 0.25

@@ -70,31 +70,12 @@ class Round:
     look_at: float  # when its patience ends; in GRACE when its window does
     patient_until: float
     final: bool
-    synchronous: bool
     stage: Stage = OPEN
     waiting: int = 0
     answered: set[int] = field(default_factory=set)
     accepted: dict[int, Part] = field(default_factory=dict)  # by learner, in order of arrival
     closed: float = 0.0
     readers: int = 0  # those live at the close
-
-    def expects(self, member: Member) -> bool:
-        """Whether the round waits for this member as long as it lives. In a synchronous policy nobody is asked: who
-        became live at or past the round's step will not hand over for it."""
-        if member.live_seq > self.seq or (self.synchronous and member.live_clock >= self.step):
-            return False
-        return member.standing is LIVE or (member.awaited and self.final)
-
-    def answer(self, member: Member) -> None:
-        """The member has said what it has to say in this round."""
-        if member.id not in self.answered:
-            self.answered.add(member.id)
-            if self.expects(member):
-                self.waiting -= 1
-
-    def waits_for(self, member: Member) -> bool:
-        """Whether it has not answered yet, and is waited for."""
-        return member.id not in self.answered and self.expects(member)
 
 
 @dataclass(slots=True)
@@ -202,17 +183,34 @@ class Rounds:
 
     def _open(self, now: float, fragment: int, step: int, patience: float, *, final: bool = False) -> Round:
         until, members = now + patience, self._members
-        round_ = Round(fragment, step, now, members.next_seq(), until, until, final, self.policy.synchronous and not final)
+        round_ = Round(fragment, step, now, members.next_seq(), until, until, final)
         self.open[fragment] = round_
-        if final or round_.synchronous:
-            round_.waiting = sum(round_.expects(member) for member in members)
+        if final or self.policy.synchronous:
+            round_.waiting = sum(self._expects(round_, member) for member in members)
         else:
             round_.waiting = members.live
         for learner in self.passed.get(fragment, {}).get(step, ()):
             if (member := members.get(learner)) is not None:
-                round_.answer(member)
+                self._answered(round_, member)
         self._timers.at(until, Subject.ROUND, fragment, step)
         return round_
+
+    def _expects(self, round_: Round, member: Member) -> bool:
+        """Whether the round waits for this member as long as it lives. In a synchronous policy nobody is asked: who
+        became live at or past the round's step will not hand over for it."""
+        if member.live_seq > round_.seq or (self.policy.synchronous and not round_.final and member.live_clock >= round_.step):
+            return False
+        return member.standing is LIVE or (member.awaited and round_.final)
+
+    def _waits_for(self, round_: Round, member: Member) -> bool:
+        """Whether it has not answered yet, and is waited for."""
+        return member.id not in round_.answered and self._expects(round_, member)
+
+    def _answered(self, round_: Round, member: Member) -> None:
+        """The member has said what it has to say in this round."""
+        if self._waits_for(round_, member):
+            round_.waiting -= 1
+        round_.answered.add(member.id)
 
     def _opened_by(self, now: float, event: Contribution, ending: bool) -> Round | None:
         """Synchronous policies: the first hand-over at a step opens the round."""
@@ -230,7 +228,7 @@ class Rounds:
         round_ = self.open.get(event.fragment) or self._opened_by(now, event, ending)
         if round_ is not None and round_.step == event.step:
             if member.id not in round_.answered:
-                round_.answer(member)
+                self._answered(round_, member)
                 self._judge(member, event, round_)
                 self.review(now, round_)
         elif not self._in_closing(member, event):
@@ -275,7 +273,7 @@ class Rounds:
         """The member has nothing for this round."""
         round_ = self.open.get(fragment)
         if round_ is not None and round_.step == step:
-            round_.answer(member)
+            self._answered(round_, member)
             self.review(now, round_)
         else:
             self._pass(member, fragment, step)
@@ -288,13 +286,13 @@ class Rounds:
     def lose(self, member: Member, *, returns: bool = False) -> None:
         """The member is about to be waited for no more; but by the last rounds, if it may come back (`returns`)."""
         for round_ in self.open.values():
-            if round_.waits_for(member) and not (returns and round_.final):
+            if self._waits_for(round_, member) and not (returns and round_.final):
                 round_.waiting -= 1
 
     def regain(self, member: Member) -> None:
         """A member that was awaited has come back: the rounds before the last ones wait for it once more."""
         for round_ in self.open.values():
-            if not round_.final and round_.waits_for(member):
+            if not round_.final and self._waits_for(round_, member):
                 round_.waiting += 1
 
     def received(self, now: float, fragment: int, version: int) -> None:
