@@ -35,6 +35,7 @@ from skerry.core.messages import (
     TakeOver,
     TrainerEnded,
     Warn,
+    Welcome,
 )
 from support.desk import TOKENS, after, only
 from support.island import Island
