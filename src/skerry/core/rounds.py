@@ -380,8 +380,8 @@ class Rounds:
 
     def _account(self, learner: int, generation: int) -> Account:
         """Of whoever contributed, closed though its generation may be."""
-        member = self._members.get(learner)
-        if member is not None and member.generation == generation:
+        member = self._members.by_id.get(learner)
+        if member is not None and member.account.generation == generation:
             return member.account
         return self._ledger.retired[learner][generation]
 
