@@ -54,6 +54,9 @@ class State(Enum):
     VOID = "no base; the trainer still has an order of an earlier generation"
     __hash__ = object.__hash__  # it is looked up with every event, and an enum's own hash is slow
 
+    def __init__(self, _: str) -> None:
+        self.number = len(type(self).__members__)  # its place in a list
+
 
 class Input(Enum):
     """What changes the state."""
@@ -95,7 +98,7 @@ class Tally:
     __slots__ = ("begun", "of")
 
     def __init__(self) -> None:
-        self.of = dict.fromkeys(State, 0)
+        self.of = [0] * len(State)  # by the state's number: of a list there is less to fetch than of a dictionary
         self.begun = 0
 
 
@@ -121,7 +124,7 @@ class Fragment:
         self._last_heard = -1  # and when it was heard already
         self._abstained = -1  # the question that was abstained from last
         self._policy, self._memory, self._tally, self._ahead = policy, memory, tally, ahead
-        tally.of[self.state] += 1
+        tally.of[self.state.number] += 1
 
     def _moved(self, given: Input) -> bool:
         """Go on into the state that the table names; False: old news."""
@@ -130,8 +133,8 @@ class Fragment:
             assert given not in OWN, f"fragment {self.index}: {given.value!r} while {self.state.value!r}"
             return False
         counts = self._tally.of
-        counts[self.state] -= 1
-        counts[after] += 1
+        counts[self.state.number] -= 1
+        counts[after.number] += 1
         self.state = after
         return True
 
@@ -193,7 +196,7 @@ class Fragment:
         if self.question != UNASKED:
             out.append(self.abstain(self.question) if nothing else self._hand_in())
             self.question = UNASKED if nothing else self.question
-        return self.settle(out, pace)
+        return self.settle(out, pace) if self.delivery is not None or self._last >= 0 else out
 
     def _hand_in(self) -> Contribution:
         self._moved(Input.ASKED)

@@ -198,7 +198,8 @@ class LearnerCore:
             return out
         if self.begun and not count.steps:  # it stands before its first step: an earlier agent may have died before it said so
             out.append(Go(steps=0))
-        self._copy_ahead(out)
+        if self.count.steps + 1 >= self._ahead.soonest:
+            self._copy_ahead(out)
         return out
 
     def _loop_left(self, event: LoopLeft) -> list[LearnerAction]:
@@ -208,16 +209,15 @@ class LearnerCore:
 
     def _copy_ahead(self, out: list[LearnerAction]) -> None:
         """Order what is to be copied out at the next boundary, though nobody has asked for it yet."""
-        steps = self.count.steps + 1
-        if steps < self._ahead.soonest or not self._looks_ahead or not self.joined or self._finishing:
+        if not self._looks_ahead or not self.joined or self._finishing:
             return
-        for p in self._ahead.due(steps):
+        for p in self._ahead.due(self.count.steps + 1):
             if self.fragments[p].state is State.IDLE and self._has_room():
                 out += self.fragments[p].copy_out(Input.DUE, UNASKED)
 
     def _has_room(self) -> bool:
         """For another copy. Who is asked for more in a step than it has slots says so at once: in a queue all would be late."""
-        return self._tally.of[State.COPYING] < self._slots
+        return self._tally.of[State.COPYING.number] < self._slots
 
     # ------------------------------------------------------------------ hand-over and take-over
 
@@ -279,7 +279,8 @@ class LearnerCore:
             if self._pacing is not None and clock > old:
                 self._pacing.jumped(old, clock, self.joined, out)
         fragment.settle(out, AT_ONCE if self._pacing is None else self._pace)
-        self._copy_ahead(out)
+        if self.count.steps + 1 >= self._ahead.soonest:
+            self._copy_ahead(out)
         return out if self.begun else self._begin(out)
 
     def _recovered(self, event: Recovered) -> list[LearnerAction]:

@@ -72,7 +72,7 @@ class Pacing:
 
     def _held(self, clock: int) -> bool:
         counts = self._tally.of
-        if counts[State.COPYING] or counts[State.ORDERED] or counts[State.VOID]:
+        if counts[State.COPYING.number] or counts[State.ORDERED.number] or counts[State.VOID.number]:
             return True
         due = clock - self._overlap
-        return counts[State.HANDED] > 0 and any(f.state is State.HANDED and f.question <= due for f in self._fragments)
+        return counts[State.HANDED.number] > 0 and any(f.state is State.HANDED and f.question <= due for f in self._fragments)
