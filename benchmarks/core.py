@@ -1,24 +1,41 @@
 """`make bench-core`: what an event costs the syncer's core, with rounds going on, for 100 and for 1,000 learners.
 
 Learners that report every step and contribute to every round they are asked for, in virtual time; the events are made
-beforehand in batches, so that the core alone is timed. The two sizes are measured in turn.
+beforehand in batches, so that the core alone is timed, in CPU time. The two sizes and the reference loop (reference.py) are
+measured in turn.
 """
 
 from __future__ import annotations
 
 import gc
 from statistics import median
-from time import perf_counter
+from time import process_time
 
-from benchmarks._table import Row, report
+from benchmarks._table import Row, at_most, report
+from benchmarks.reference import Reference
 
 from skerry.core.layout import TensorSpec, build_layout
-from skerry.core.messages import Ask, Close, Contribution, Count, Deliver, Join, Received, Report, Start, TakenOver, Tick
+from skerry.core.messages import (
+    Ask,
+    Close,
+    Contribution,
+    Count,
+    Deliver,
+    Distribute,
+    Join,
+    Published,
+    Received,
+    Report,
+    Start,
+    TakenOver,
+    Tick,
+)
 from skerry.core.policy import Policy
 from skerry.core.syncer import SyncerCore
 
 TOKENS = 512
 STEP_S = 1.0
+BAR = 6.0  # of an event over one of the reference loop: 1.1 when it was set
 
 
 class Fleet:
@@ -39,10 +56,10 @@ class Fleet:
     def feed(self, events: list) -> list:
         """Feed the core and time it; what it decided."""
         handle, now, out = self.core.handle, self.now, []
-        began = perf_counter()
+        began = process_time()
         for event in events:
             out += handle(now, event)
-        self.cost += perf_counter() - began
+        self.cost += process_time() - began
         self.events += len(events)
         return out
 
@@ -71,6 +88,8 @@ class Fleet:
                                  until=self.count()) for m in self.learners
                 ])  # fmt: skip
             elif isinstance(action, Close):
+                todo += self.feed([Published(fragment=action.fragment, version=action.version)])
+            elif isinstance(action, Distribute):
                 p, version = action.fragment, action.version
                 todo += self.feed([Received(learner=m, generation=1, fragment=p, version=version) for m in self.learners])
                 todo += self.feed([self.took_over(m, p, version, action.step) for m in self.learners])
@@ -85,18 +104,21 @@ def microseconds(fleet: Fleet, steps: int) -> float:
 
 
 def main() -> None:
-    """Both sizes in turn, five times; medians."""
-    small, large = Fleet(100), Fleet(1000)
+    """Both sizes and the reference in turn, five times; medians."""
+    small, large, reference = Fleet(100), Fleet(1000), Reference()
     gc.freeze()
     pairs = []
     for _ in range(5):
         pairs.append((microseconds(small, 100), microseconds(large, 10)))
+        reference.take()
     at_100, at_1000 = median(a for a, _ in pairs), median(b for _, b in pairs)
     growth = median(b / a for a, b in pairs)
     per_round = large.core.rounds.contributors / large.core.rounds.closed
     raise SystemExit(report("core", [
-        Row("an event, 100 learners", at_100, "us", "", True),
-        Row("an event, 1,000 learners", at_1000, "us", "<= 12", at_1000 <= 12),
+        Row("an event, 100 learners", at_100, "us"),
+        Row("an event, 1,000 learners", at_1000, "us"),
+        Row("an event of the reference loop", 1e6 * reference.event, "us"),
+        at_most("an event, 1,000 learners, over one of the reference loop", 1e-6 * at_1000 / reference.event, BAR, "ratio"),
         Row("growth from 100 to 1,000", growth, "ratio", "< 1.5", growth < 1.5),
         Row("rounds closed, 1,000 learners", large.core.rounds.closed, "rounds", "> 0", large.core.rounds.closed > 0),
         Row("contributors a round, 1,000 learners", per_round, "learners", "> 900", per_round > 900),

@@ -22,11 +22,11 @@ from benchmarks._table import Row, at_least, report
 
 from skerry.core.messages import Contribution, Count, Verdict
 from skerry.fabric.client import connect
-from skerry.fabric.handshake import Token
 from skerry.fabric.link import Link
 from skerry.fabric.listener import Listener
 from skerry.fabric.messages import StatusRequest, StatusText
 from skerry.fabric.tls import TlsConfig
+from skerry.fabric.tokens import Keyring, Token
 
 BODY = 64 << 20  # bytes
 PAIRS = 61  # of one body each: short turns, so that what else the machine does meets both alike
@@ -66,7 +66,7 @@ class Receiver:
 
 async def receive_fabric(tls: TlsConfig | None) -> None:
     """Until stdin ends."""
-    listener = await Listener.start(Receiver(), token=TOKEN, run="bench", tls=tls)
+    listener = await Listener.start(Receiver(), keyring=Keyring(TOKEN), run="bench", tls=tls)
     print(listener.address.port, flush=True)
     await asyncio.to_thread(sys.stdin.read)
     await listener.close()

@@ -12,9 +12,8 @@ from statistics import fmean
 
 from benchmarks._table import Row, at_least, at_most, report
 
-from skerry.cli.simulate_goodput import targets
 from skerry.simulate.goodput import Job
-from skerry.simulate.goodput_fit import Fit, fit
+from skerry.simulate.goodput_fit import Fit, fit, targets
 from skerry.simulate.goodput_grid import reckon
 from skerry.simulate.pool import Pool
 

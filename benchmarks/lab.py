@@ -69,7 +69,7 @@ def lab(task: LanguageTask) -> float:
     began = time.process_time()
     result = run(task, preset("decoupled", steps=STEPS), World(learners=LEARNERS), evals=1)
     seconds = time.process_time() - began
-    return seconds / (result.tokens["processed"] / task.config.tokens_per_step)
+    return seconds / (result.tokens["processed"] / (task.config.batch * task.config.context))
 
 
 if __name__ == "__main__":

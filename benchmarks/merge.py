@@ -126,9 +126,9 @@ class Speed:
         merger, spent = self._merger, Spent()
         for body in self._bodies[fragment]:
             began = process_time()
-            screened = merger.screen(fragment, body)
+            screened = merger.screen(fragment, memoryview(body))
             between = process_time()
-            merger.add(fragment, 0, body, screened, WEIGHT)
+            merger.add(fragment, 0, memoryview(body), screened, WEIGHT)
             spent += Spent(screening=between - began, adding=process_time() - between)
         began, merger.encoding = process_time(), 0.0
         merger.reuse(fragment, [merger.close(fragment, 0)])
@@ -209,7 +209,8 @@ def receive_two(merger: Merger, pool: Pool, fragment: int, nbytes: int, some: np
             stop = min(at + some.nbytes, nbytes)
             buffer[at:stop] = some[: stop - at]
     for buffer in buffers:
-        merger.add(fragment, 0, buffer[:nbytes], merger.screen(fragment, buffer[:nbytes]), WEIGHT)
+        body = memoryview(buffer)[:nbytes]
+        merger.add(fragment, 0, body, merger.screen(fragment, body), WEIGHT)
         pool.give(buffer)
 
 

@@ -20,9 +20,10 @@ from typing import Any
 from benchmarks._table import Row, at_least, at_most, report
 
 import skerry
-from skerry.cli import lab_sweep
-from skerry.cli.toml import read
+from skerry.cli.lab import sweep as lab_sweep
+from skerry.config.toml import read
 from skerry.lab.sweep import Sweep
+from skerry.recipe.sweep import plan
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE.parent / "bench" / "lab"
@@ -170,8 +171,8 @@ def _runs(name: str) -> Runs:
     """The finished runs of a sweep."""
     path = HERE / "sweeps" / f"{name}.toml"
     found: Runs = {}
-    for one in lab_sweep.plan(Sweep.read(read(path), str(path)), Path(skerry.__file__).parent):
-        result = lab_sweep.finished(one, OUT)
+    for one in plan(Sweep.read(read(path), str(path)), Path(skerry.__file__).parent):
+        result = one.finished(OUT)
         assert result is not None, f"{name}: {one.cell.label}, seed {one.cell.seed} is not there"
         found.setdefault(one.cell.label, {})[one.cell.seed] = result
     return found

@@ -23,15 +23,18 @@ from statistics import fmean
 
 from benchmarks._table import Row, at_least, at_most, report
 
-from skerry.cli.toml import read
+from skerry.config.toml import read
 from skerry.core.layout import Layout, build_layout
 from skerry.core.policy import Policy
 from skerry.core.presets import preset
-from skerry.learner.parameters import Parameters
-from skerry.recipe.model import SIZES, Decoder
-from skerry.report.record import RunRecord
+from skerry.numerics.parameters import Parameters
+from skerry.recipe.model import Decoder
+from skerry.recipe.sizes import SIZES
 from skerry.simulate.bandwidth import Job, method
 from skerry.simulate.rounds import RoundsResult, simulate_rounds
+from skerry.store.metrics import read as read_records
+from skerry.store.metrics import read_figures, read_run
+from skerry.store.records import Started, Summary
 from skerry.world.faults import FaultScript
 from skerry.world.links import Link
 from skerry.world.world import World
@@ -58,7 +61,7 @@ class Seen:
     """What a real run measured. By learner, those that joined first first: `joins` (seconds after the first), `means` (seconds
     a step). `start_s`: from a process' start to its join, on average."""
 
-    record: RunRecord
+    figures: Summary
     joins: tuple[float, ...]
     means: tuple[float, ...]
     start_s: float
@@ -77,11 +80,11 @@ def rounds() -> list[Row]:
         seen = look(train(Path(folder) / "run", "--chaos", ""))
     others = " ".join(f"join:{place}@{at:.3f}s" for place, at in enumerate(seen.joins) if place)
     said = simulate(policy, Measured(learners=1, faults=others, means=seen.means))
-    real = seen.record.figures
+    real = seen.figures
     return [
         Row("demo's configuration: mean step", 1e3 * fmean(seen.means), "ms"),
-        *(near(f"{name}: said {said.figures[name]:,.6g}, counted {real[name]:,.6g}; off by",
-               said.figures[name] / real[name], 5.0)
+        *(near(f"{name}: said {getattr(said.figures, name):,.6g}, counted {getattr(real, name):,.6g}; off by",
+               getattr(said.figures, name) / getattr(real, name), 5.0)
           for name in ("rounds", "mean_contributors", "bytes_up", "bytes_down")),
     ]  # fmt: skip
 
@@ -97,7 +100,7 @@ def closed_form() -> list[Row]:
                        for steps in (3 * 96, 9 * 96))  # fmt: skip
         steps = 6 * 96
         for way, each in (("up", form.traffic.up), ("down", form.traffic.down)):
-            simulated = (long.figures[f"bytes_{way}"] - short.figures[f"bytes_{way}"]) / learners / steps
+            simulated = (getattr(long.figures, f"bytes_{way}") - getattr(short.figures, f"bytes_{way}")) / learners / steps
             rows.append(near(f"{name}: bytes {way} a step, closed form against events; off by",
                              each / form.traffic.steps / simulated, 2.0))  # fmt: skip
         utilisation = steps * job.step_s / (long.virtual_s - short.virtual_s)
@@ -111,18 +114,18 @@ def chaos() -> list[Row]:
     common = ("--learners", "2", "--policy.steps", str(CHAOS_STEPS), "--launch.no-evaluate")
     with tempfile.TemporaryDirectory() as folder:
         quiet = look(train(Path(folder) / "quiet", "--chaos", "", *common))
-        struck = train(Path(folder) / "struck", "--chaos", CHAOS, *common)
+        struck = read_figures(train(Path(folder) / "struck", "--chaos", CHAOS, *common))
     began = max(quiet.joins)  # faults count from when all train
     faults = [replace(fault, at=fault.at + began, duration=fault.duration + (quiet.start_s if fault.kind == "kill" else 0.0))
               for fault in FaultScript.parse(CHAOS)]  # fmt: skip
     world = Measured(learners=2, faults=str(FaultScript(tuple(faults))), means=quiet.means)
     said = simulate(preset("decoupled", steps=CHAOS_STEPS), world)
-    real = struck.figures["goodput"]
+    real = struck.goodput or 0.0
     return [
         at_least("two learners under faults: time that they cost", 100 * (1 - real), 30.0, "%"),
         Row("goodput measured", 100 * real, "%"),
-        Row("goodput predicted", 100 * said.figures["goodput"], "%"),
-        at_most("off by", 100 * abs(said.figures["goodput"] - real), 5.0, "points"),
+        Row("goodput predicted", 100 * said.figures.goodput, "%"),
+        at_most("off by", 100 * abs(said.figures.goodput - real), 5.0, "points"),
     ]  # fmt: skip
 
 
@@ -142,23 +145,25 @@ def layout(policy: Policy) -> Layout:
     return build_layout(Parameters(model).specs, policy.fragments, policy.fragmentation, policy.direct)
 
 
-def train(folder: Path, *options: str) -> RunRecord:
-    """A real run of the demo's configuration."""
+def train(folder: Path, *options: str) -> Path:
+    """A real run of the demo's configuration. Gives its directory."""
     command = [sys.executable, "-m", "skerry.cli", "train", "--config", str(DEMO), "--syncer.run-dir", str(folder), *options]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return RunRecord.read(folder)
+    return folder
 
 
-def look(record: RunRecord) -> Seen:
+def look(run_dir: Path) -> Seen:
     """Joins and step times of a run without faults."""
-    joined = {event["learner"]: event["t"] for event in record.events if event["event"] == "join"}
-    over = next(event["t"] for event in record.events if event["event"] == "budget_reached")
-    steps = {one["learner"]: one["steps"] for one in record.figures["per_learner"]}
+    state, figures = read_run(run_dir, keep=None), read_figures(run_dir)
+    joined = {event.learner: event.t for event in state.events if event.event == "join"}
+    over = next(event.t for event in state.events if event.event == "budget_reached")
+    steps = {one.learner: one.steps for one in figures.per_learner}
     order = sorted(joined, key=joined.__getitem__)
-    started = {fault["learner"]: fault["t"] for fault in record.faults if fault["event"] == "start"}
+    started = {note.learner: note.unix - (state.began or 0.0) for note in read_records(run_dir / "faults.jsonl")
+               if isinstance(note, Started)}  # fmt: skip
     first = joined[order[0]]
     return Seen(
-        record=record, joins=tuple(joined[learner] - first for learner in order),
+        figures=figures, joins=tuple(joined[learner] - first for learner in order),
         means=tuple((over - joined[learner]) / steps[learner] for learner in order),
         start_s=fmean(joined[learner] - started[learner] for learner in order),
     )  # fmt: skip

@@ -38,7 +38,7 @@ class DataError(SkerryError):
 
 
 class RefusedError(SkerryError):
-    """The other side refused us. `code`: token, certificate, run, layout, over, version or protocol."""
+    """The other side refused us. `code`: certificate, or one that docs/protocol.md lists."""
 
     exit_code = 4
 

@@ -59,7 +59,7 @@ def ready(**policy: object) -> Island:
 
 
 def test_it_is_due_at_the_distance_of_the_last_two_questions_and_only_after_being_late() -> None:
-    ahead = Ahead()
+    ahead = Ahead(4)
     ahead.asked(0, 3)
     ahead.asked(0, 7)
     assert ahead.due(11) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,22 @@ def test_no_file_of_the_core_imports_what_it_must_not(path: Path) -> None:
 @pytest.mark.parametrize("code", ["import skerry; dir(skerry)", "from skerry import Policy, SkerryError, preset"])
 def test_import_skerry_loads_neither_torch_nor_numpy(code: str) -> None:
     assert loaded(code) - sys.stdlib_module_names == {"skerry"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["simulate", "rounds", "--params", "24", "--steps", "2", "--rule", "grace"], ["plan", "--help"], ["train", "--help"],
+     ["simulate", "rounds", "--help"], ["lab", "--learners", "0"], ["status", "nowhere"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_command_without_tensors_starts_without_torch(arguments: list[str], tmp_path: Path) -> None:
+    """With site-packages, as its commands need some; and with what the command prints before the last line."""
+    program = f"import sys, skerry.cli\ntry: skerry.cli.main({arguments!r})\nexcept SystemExit: pass\nprint(*sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(HOME.parent)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path,
+                          env=environment)  # fmt: skip
+    modules = set(done.stdout.splitlines()[-1].split())
+    assert "skerry.cli.options" in modules and "torch" not in modules
 
 
 def test_all_that_is_public_can_be_had_and_nothing_else() -> None:

@@ -67,7 +67,7 @@ def blanks(core: SyncerCore) -> dict[str, object]:
     """One of every class whose fields are state, as it is when it is made."""
     account = core.ledger.open(0, 0)
     made = [account, Member(0, account, 0.0, 0.0), Tally(), Merged(), Move(0, Count()), Count(), Average(), Part(0, Count()),
-            Round(0, 0, 0.0, 0, 0.0, 0.0, False, False), Receipts(0, 0.0, 0), Alarm(0.0, 0, Subject.MEMBER, 0, 0)]  # fmt: skip
+            Round(0, 0, 0.0, 0, 0.0, 0.0, False), Receipts(0, 0.0, 0), Alarm(0.0, 0, Subject.MEMBER, 0, 0)]  # fmt: skip
     return {type(one).__name__: one for one in (*parts(core).values(), *made)}
 
 

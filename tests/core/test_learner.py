@@ -35,6 +35,7 @@ from skerry.core.messages import (
     TakeOver,
     TrainerEnded,
     Warn,
+    Welcome,
 )
 from support.desk import TOKENS, after, only
 from support.island import Island
@@ -266,12 +267,15 @@ def test_who_cannot_reach_the_syncer_for_the_last_round_leaves_after_final_timeo
     island.lose_link()
     island.now = 131.0
     assert island.feed(Beat()) == [], "training goes on without a link"
+    island.welcome()
     island.feed(LoopLeft(count=after(0)))
-    island.feed(Linked())
     island.now = 150.0
     island.lose_link()
+    island.now = 170.0
+    island.feed(Linked())  # and nobody says Welcome
+    island.lose_link()
     island.now = 180.0
-    assert island.feed(Beat()) == [], "there was a link, and no longer ago than that"
+    assert island.feed(Beat()) == [], "it had a place in the run, and no longer ago than that"
     island.now = 180.1
     assert [type(a) for a in island.feed(Beat())] == [Warn, Detach]
 
@@ -298,3 +302,14 @@ def test_the_last_question_heard_twice_is_answered_once_but_for_the_word_that_th
 def test_the_budget_is_reached_once() -> None:
     island = Island()
     assert island.feed(BudgetReached()) and not island.feed(BudgetReached())
+
+
+def test_what_is_copied_out_before_the_welcome_is_handed_over_with_it_and_once() -> None:
+    island = Island()
+    island.step(4)
+    assert only(island.ask(4), CopyOut)
+    island.lose_link()
+    island.feed(Linked())
+    assert not only(island.copy(4), Contribution), "the syncer does not know this link's learner yet"
+    again = island.feed(Welcome(learner=3, generation=1, clock=4, first_step=0, progress=0.0))
+    assert [message.step for message in only(again, Contribution)] == [4]

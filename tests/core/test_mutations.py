@@ -14,10 +14,11 @@ import pytest
 
 from skerry.core import fragment, learner, ledger, members, rounds, syncer
 from skerry.core.fragment import TABLE, Input, State
-from skerry.core.messages import Contributor, Count, Published
+from skerry.core.messages import Contributor, Count, Published, TakeOver, Verdict
 from skerry.core.policy import Policy
+from skerry.drive import learner as drive_learner
 from skerry.drive.learner import LearnerDriver
-from skerry.drive.syncer import SyncerDriver
+from skerry.drive.syncer import Newest, SyncerDriver
 from support.counting import CountingPlane
 from support.policies import some_policy
 from support.storm import calm, gusts, storm
@@ -129,7 +130,7 @@ def returns_never(depart: Any) -> Any:
 def waits_twice(regain: Any) -> Any:
     def regained(self: Any, member: Any) -> None:
         for round_ in self.open.values():
-            round_.waiting += round_.waits_for(member)
+            round_.waiting += self._waits_for(round_, member)
 
     return regained
 
@@ -179,7 +180,7 @@ def ordered(**changes: Callable[[Any, Any], Any]) -> Change:
             base, before = self._memory.base[self.index], len(out)
             follows = took(self, delivery, out, pace)
             for i in range(before, len(out)):
-                if isinstance(out[i], fragment.TakeOver):
+                if isinstance(out[i], TakeOver):
                     out[i] = replace(out[i], **{name: change(base, out[i]) for name, change in changes.items()})
             return follows
 
@@ -191,17 +192,18 @@ def ordered(**changes: Callable[[Any, Any], Any]) -> Change:
 # ------------------------------------------------------------------ the drivers
 
 
-def delivery(**changes: Callable[[Any, Any, Any], Any]) -> Change:
-    """A Delivery says something else, by what the driver knows of the version, the line and what it said."""
+def delivery(**changes: Callable[[Any], Any]) -> Change:
+    """A Delivery says something else than it would."""
+    return replaced(SyncerDriver, "_delivery", lambda of: lambda self, *args: replace(
+        said := of(self, *args), **{name: change(said) for name, change in changes.items()}))  # fmt: skip
 
-    def make(of: Any) -> Any:
-        def made(self: Any, line: Any, p: int, progress: float) -> Any:
-            said, newest = of(self, line, p, progress), self._newest[p]
-            return replace(said, **{name: change(newest, line, said) for name, change in changes.items()})
 
-        return made
+def any_generation(of: Any) -> Any:
+    def told(self: Any, learner: int, generation: int) -> int:
+        last = self.included.get(learner)
+        return of(self, learner, generation if last is None else last.generation)
 
-    return replaced(SyncerDriver, "_delivery", make)
+    return told
 
 
 def eager(distribute: Any) -> Any:
@@ -229,20 +231,18 @@ def wrong_name(take: Any) -> Any:
     return lambda self, name: take(self, next((other for other in self.bodies if other.learner != name.learner), name))
 
 
-def committed_late(take_over: Any) -> Any:
-    def taken(self: Any, order: Any) -> None:
-        holdings = self._holdings
+def committed_late(driver: Any, order: Any) -> None:
+    """The commit of LearnerDriver._take_over comes after the order is posted."""
+    holdings = driver._holdings
 
-        class Late:
-            def __getattr__(self, name: str) -> Any:
-                return (lambda *_: None) if name == "commit" else getattr(holdings, name)
+    class Late:
+        def __getattr__(self, name: str) -> Any:
+            return (lambda *_: None) if name == "commit" else getattr(holdings, name)
 
-        self._holdings = Late()
-        take_over(self, order)
-        self._holdings = holdings
-        holdings.commit(self.core.memory, self._redos, self.core.progress)
-
-    return taken
+    driver._holdings = Late()
+    LearnerDriver._take_over(driver, order)
+    driver._holdings = holdings
+    holdings.commit(driver.core.memory, driver._redos)
 
 
 def no_redo(begin: Any) -> Any:
@@ -294,21 +294,22 @@ RULES: dict[str, Change] = {
     "a new generation takes everything over": replaced(fragment.Fragment, "begin_anew", old_base),
     "the last question is not answered by what is kept for another":
         lambda patch: patch.delitem(TABLE[State.AHEAD], Input.AFRESH),
-    "a late contribution is no longer open": without_effect(learner.LearnerCore, "_verdict", ()),
+    "a late contribution is no longer open":
+        lambda patch: patch.setitem(learner._HANDLERS, Verdict, lambda core, event: []),
     "a cancelled contribution is no longer open": replaced(fragment.Fragment, "answered", deaf_when_cancelled),
     "orders are for the next boundary": ordered(at=lambda base, order: 1),
     "an order says what is included": ordered(included=lambda base, order: not order.included),
     "an order does not always include": ordered(included=lambda base, order: True),
     "inclusion does not follow from the base": ordered(included=lambda base, order: order.version == base + 1),
-    "deliveries say what was merged": delivery(merged=lambda newest, line, said: 0),
-    "deliveries speak of the present generation": delivery(
-        merged=lambda newest, line, said: newest.included.get(line.learner, (0, 0))[1]),
-    "what is sent is the newest version": delivery(version=lambda newest, line, said: max(0, said.version - 1)),
+    "deliveries say what was merged": delivery(merged=lambda said: 0),
+    "deliveries speak of the present generation": replaced(Newest, "of", any_generation),
+    "what is sent is the newest version": delivery(version=lambda said: max(0, said.version - 1)),
     "a line is sent one value after the other": replaced(SyncerDriver, "_distribute", eager),
     "a merge means the body of its name": replaced(SyncerDriver, "_merge", another_body),
     "a body is added under its name": replaced(CountingPlane, "_take", wrong_name),
     "what is not merged is dropped": without_effect(CountingPlane, "drop"),
-    "an order is committed before it is posted": replaced(LearnerDriver, "_take_over", committed_late),
+    "an order is committed before it is posted":
+        lambda patch: patch.setitem(drive_learner._DO, TakeOver, committed_late),
     "a new agent completes what was carried out": replaced(LearnerDriver, "begin", no_redo),
     "a new agent's base follows": replaced(LearnerDriver, "begin", base_stays),
 }  # fmt: skip

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from skerry.core.messages import Ask, BudgetReached, Cancel, Close, Deliver, Distribute, Merge, Refused, RunOver, Verdict
+from skerry.core.messages import Ask, BudgetReached, Cancel, Close, Deliver, Distribute, Join, Merge, Refused, RunOver, Verdict
 from support.desk import Desk, after, only, who
 
 
@@ -369,3 +369,52 @@ def test_after_the_end_nothing_happens_and_joins_are_refused() -> None:
     desk.leave(0)
     assert desk.report(0) == []
     assert only(desk.join(3), Refused)[0].code == "over"
+
+
+def test_who_comes_back_while_the_run_is_ending_is_asked_again_for_every_round_that_waits_for_it() -> None:
+    desk = Desk(2, quorum=2, steps=6)
+    desk.all_step(4)
+    assert only(desk.all_step(2), BudgetReached) and desk.core.phase == "ending"
+    desk.die(1)
+    actions = desk.rejoin(1)
+    assert [(ask.learner, ask.fragment, ask.step, ask.final) for ask in only(actions, Ask)] == [(1, 0, 4, False)]
+    assert [told.learner for told in only(actions, BudgetReached)] == [1]
+    desk.hand(0, 4)
+    assert only(desk.hand(1, 4), Close), "nobody has to wait for round_timeout"
+
+
+def last_round() -> Desk:
+    """Two learners with 40 tokens each; the last round is open, and the link of the second has just broken."""
+    desk = Desk(2, steps=4, final_timeout=30.0)
+    desk.all_step(4)
+    assert desk.core.phase == "final"
+    desk.die(1)
+    assert not only(desk.hand(0, 5), Close), "it may come back"
+    return desk
+
+
+def test_a_link_that_breaks_in_the_last_round_costs_nothing() -> None:
+    desk = last_round()
+    actions = desk.rejoin(1)
+    assert [(ask.learner, ask.final) for ask in only(actions, Ask)] == [(1, True)]
+    assert only(desk.hand(1, 5), RunOver)
+    assert desk.amounts() == {"merged": 80}
+
+
+def test_the_last_round_waits_for_a_broken_link_no_longer_than_final_timeout() -> None:
+    desk = last_round()
+    assert not only(desk.wait(29.9), RunOver) and only(desk.wait(0.2), RunOver)
+    assert desk.amounts() == {"merged": 40, "died": 40}
+
+
+def test_the_last_round_gives_up_who_comes_back_as_somebody_new() -> None:
+    desk = last_round()
+    actions = desk.feed(Join(learner=1, layout=desk.layout.hash))
+    assert only(actions, Refused)[0].code == "over" and only(actions, RunOver)
+    assert desk.amounts() == {"merged": 40, "died": 40}
+
+
+def test_the_last_round_waits_for_whoever_comes_back_and_leaves_no_more_than_for_others() -> None:
+    desk = last_round()
+    desk.rejoin(1)
+    assert only(desk.leave(1), RunOver)

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from skerry.fabric.client import connect
-from skerry.fabric.handshake import Token
 from skerry.fabric.link import Link
 from skerry.fabric.listener import Listener
+from skerry.fabric.tokens import Keyring, Token
 
 TOKEN = Token(b"a token for tests only")
 PATIENCE = 20.0  # seconds after which a test gives up; nothing waits so long when all is well
@@ -86,7 +86,7 @@ class Host(Recorder):
 @contextlib.asynccontextmanager
 async def listening(**settings: Any) -> AsyncIterator[tuple[Listener, Host]]:
     host = Host()
-    listener = await Listener.start(host, token=TOKEN, **{"run": "run-1", "policy": "{}", **settings})
+    listener = await Listener.start(host, **{"keyring": Keyring(TOKEN), "run": "run-1", "policy": "{}", **settings})
     try:
         yield listener, host
     finally:
@@ -109,4 +109,5 @@ async def linked(client: Recorder | None = None, tls: Any = None, **settings: An
 
 @pytest.fixture
 def fabric() -> SimpleNamespace:
-    return SimpleNamespace(TOKEN=TOKEN, PATIENCE=PATIENCE, Recorder=Recorder, listening=listening, linked=linked)
+    return SimpleNamespace(TOKEN=TOKEN, KEYRING=Keyring(TOKEN), PATIENCE=PATIENCE, Recorder=Recorder, listening=listening,
+                           linked=linked)  # fmt: skip

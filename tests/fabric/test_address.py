@@ -8,7 +8,7 @@ from itertools import islice
 import pytest
 
 from skerry.errors import ConfigError
-from skerry.fabric.address import Address, backoff
+from skerry.fabric.address import Address, Addresses, Endpoint, backoff
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,42 @@ def test_backoff_doubles_up_to_its_cap_with_jitter() -> None:
         bound = min(0.1 * 2**i, 10.0)
         assert bound / 2 <= wait <= bound
     assert waits != list(islice(backoff(random.Random(2)), 12))
+
+
+def test_a_list_of_addresses_is_parsed() -> None:
+    assert Address.parse_list("a:1") == (Address("a", 1),)
+    assert Address.parse_list("a:1, [::1]:2,b:3") == (Address("a", 1), Address("::1", 2), Address("b", 3))
+    for text in ("a:1,", ",a:1", "a:1;b:2", "a:1,b"):
+        with pytest.raises(ConfigError, match="host:port"):
+            Address.parse_list(text)
+
+
+def test_addresses_that_stand_for_a_whole_machine_are_known() -> None:
+    assert all(Address(host, 1).everywhere for host in ("", "0.0.0.0", "::"))
+    assert not any(Address(host, 1).everywhere for host in ("127.0.0.1", "::1", "example.org"))
+
+
+def told(*texts: str, kind: str = "syncer") -> list[Endpoint]:
+    return [Endpoint(kind=kind, host=address.host, port=address.port) for address in map(Address.parse, texts)]
+
+
+def tries(addresses: Addresses, count: int) -> list[str]:
+    return [str(addresses.next()) for _ in range(count)]
+
+
+def test_addresses_are_tried_in_turn_from_the_last_good_one_on() -> None:
+    addresses = Addresses("a:1,b:2,a:1,c:3")
+    assert tries(addresses, 4) == ["a:1", "b:2", "c:3", "a:1"]
+    addresses.good(Address("b", 2), [])
+    assert tries(addresses, 4) == ["b:2", "c:3", "a:1", "b:2"]
+
+
+def test_what_a_syncer_told_last_is_tried_beside_what_is_configured() -> None:
+    addresses = Addresses("a:1,b:2")
+    addresses.good(Address("a", 1), [*told("x:7", "b:2"), *told("p:9", kind="plane")])
+    assert tries(addresses, 4) == ["a:1", "b:2", "x:7", "a:1"]
+    addresses.good(Address("x", 7), told("y:8"))
+    assert tries(addresses, 5) == ["x:7", "y:8", "a:1", "b:2", "x:7"]  # where it is linked stays, told or not
+    addresses.good(Address("b", 2), [])
+    assert tries(addresses, 3) == ["b:2", "a:1", "b:2"]
+    assert addresses.configured == (Address("a", 1), Address("b", 2))

@@ -10,10 +10,11 @@ import pytest
 
 from skerry.core.messages import Ask, Contribution, Count, Delivery, Join, Report, Welcome
 from skerry.errors import ProtocolError
+from skerry.fabric.bodies import Bodies
 from skerry.fabric.client import ask_status, connect
 from skerry.fabric.link import Link
-from skerry.fabric.messages import StatusRequest, StatusText
-from skerry.fabric.wire import encode
+from skerry.fabric.messages import Chunk, StatusRequest, StatusText
+from skerry.fabric.wire import LARGEST_CHUNK, encode
 
 JOIN = Join(layout="abc")
 WELCOME = Welcome(learner=0, generation=1, clock=0, first_step=0, progress=0.0)
@@ -217,13 +218,74 @@ def test_a_peer_that_lets_messages_pile_up_is_cut_off(fabric: SimpleNamespace, m
     asyncio.run(run())
 
 
-def test_a_peer_that_stops_in_a_body_gives_its_memory_back(fabric: SimpleNamespace) -> None:
+@pytest.mark.parametrize("said", [b"only this", b"0" * 500], ids=["in a chunk", "between two"])
+def test_a_peer_that_stops_in_a_body_gives_its_memory_back(fabric: SimpleNamespace, said: bytes) -> None:
     async def run() -> None:
         async with fabric.linked(stall=0.2) as pair:
             pair.server.memory = memoryview(bytearray(1000))
-            pair.near._bulk._write(encode(contribution(), 1000) + b"only this")
+            pair.near._bulk._write(encode(contribution(), 1000, number=0) + encode(Chunk(body=0, offset=0), 500) + said)
             assert "stopped in the middle" in (await pair.server.until("closed"))[1]
             assert [event[0] for event in pair.server.events] == ["announced", "bulk lost", "closed"]
+
+    asyncio.run(run())
+
+
+def test_who_fills_one_body_and_waits_for_the_memory_of_another_is_given_up(fabric: SimpleNamespace) -> None:
+    """It would hold memory for ever that others need."""
+
+    def room(link: Link, message: Any, nbytes: int) -> memoryview | None:
+        return memoryview(bytearray(nbytes)) if message.step == 0 else None
+
+    async def run() -> None:
+        async with fabric.linked(stall=0.2) as pair:
+            pair.server.bulk_buffer = room
+            for number in (0, 1):
+                pair.near._bulk._write(encode(contribution(number), 10, number=number))
+                pair.near._bulk._write(encode(Chunk(body=number, offset=0), 5) + b"01234")
+            assert "stopped in the middle" in (await pair.server.until("closed"))[1]
+            assert [event[:2] for event in pair.server.events[:-1]] == [("bulk lost", contribution(0))]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("side", ["near", "far"])
+def test_bodies_mixed_on_one_connection_arrive_whole(fabric: SimpleNamespace, side: str) -> None:
+    near = [contribution(i) for i in range(3)]
+    far = [Delivery(fragment=0, version=i, step=0, merged=0, progress=0.0) for i in range(3)]
+    messages, bodies = near if side == "near" else far, [bytes([65 + i]) * 100 for i in range(3)]
+
+    async def run() -> None:
+        async with fabric.linked() as pair:
+            end, handler = (pair.near, pair.server) if side == "near" else (pair.far, pair.client)
+            handler.bulk_buffer = lambda link, message, nbytes: memoryview(bytearray(nbytes))
+            for i, message in enumerate(messages):
+                end._bulk._write(encode(message, 100, number=7 - i))
+            for at in (50, 0):
+                for i, body in enumerate(bodies):
+                    end._bulk._write(encode(Chunk(body=7 - i, offset=at), 50) + body[at : at + 50])
+            await handler.until("bulk", messages[-1])
+            assert handler.events == [("bulk", *pair) for pair in zip(messages, bodies, strict=True)]
+
+    asyncio.run(run())
+
+
+def test_a_long_body_travels_in_chunks_of_the_agreed_size(fabric: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    came: list[tuple[int, int]] = []
+    place = Bodies.place
+
+    def note(self: Bodies, chunk: Any) -> memoryview | None:
+        came.append((chunk.message.offset, chunk.body))
+        return place(self, chunk)
+
+    monkeypatch.setattr(Bodies, "place", note)
+
+    async def run() -> None:
+        async with fabric.linked() as pair:
+            size = 2 * LARGEST_CHUNK + 5
+            pair.server.memory = memoryview(bytearray(size))
+            await pair.near.send_bulk(contribution(), BIG[:size])
+            assert (await pair.server.until("bulk"))[2] == BIG[:size]
+            assert came == [(0, LARGEST_CHUNK), (LARGEST_CHUNK, LARGEST_CHUNK), (2 * LARGEST_CHUNK, 5)]
 
     asyncio.run(run())
 

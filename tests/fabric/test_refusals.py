@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import secrets
 import socket
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,15 +13,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from skerry.core.messages import Refused, Report, Welcome
+from skerry.core.messages import Report, Welcome
 from skerry.errors import ConfigError, RefusedError, UnreachableError
 from skerry.fabric import listener as listener_module
 from skerry.fabric.client import connect
 from skerry.fabric.connection import Connection
-from skerry.fabric.handshake import Token, ask_in, hello
+from skerry.fabric.handshake import Arrival, ask_in
+from skerry.fabric.handshake import hello as hello_of
 from skerry.fabric.listener import Listener
-from skerry.fabric.messages import StatusRequest
+from skerry.fabric.messages import Challenge, Chunk, Hello, StatusRequest
+from skerry.fabric.tokens import Identity, Token
 from skerry.fabric.wire import HEADER, MAGIC, VERSION, FrameReader, encode
+
+
+def hello(role: str, **more: Any) -> Hello:
+    return hello_of(role, Identity(), **more)
 
 
 async def still_serves(fabric: SimpleNamespace, listener: Listener) -> None:
@@ -67,13 +72,11 @@ def test_a_wrong_token_is_refused_both_ways(fabric: SimpleNamespace) -> None:
 
 
 def test_a_server_without_the_token_is_not_trusted(fabric: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def lets_all_in(connection: Connection, token: Token, run: str) -> tuple[Any, bytes]:
-        from skerry.fabric.messages import Challenge
-
+    async def lets_all_in(connection: Connection, *known: Any) -> Arrival:
         first = await connection.read()
-        connection.send(Challenge(nonce=secrets.token_bytes(32)))
+        connection.send(Challenge(nonce=secrets.token_bytes(32), version=VERSION))
         proof = (await connection.read()).message
-        return first.message, proof.mac  # all it can do: send back what it got
+        return Arrival(first.message, "learner", Identity(), frozenset(), proof.mac)  # it can but send back what it got
 
     monkeypatch.setattr(listener_module, "let_in", lets_all_in)
 
@@ -95,33 +98,6 @@ def test_another_runs_learner_is_refused(fabric: SimpleNamespace) -> None:
             link = await connect(listener.address, token=fabric.TOKEN, handler=fabric.Recorder(), run="run-2")
             assert link.greeting.run == "run-2"
             link.close()
-
-    asyncio.run(run())
-
-
-def test_another_protocol_version_is_refused_in_words(fabric: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def run() -> None:
-        async with fabric.listening() as (listener, host):
-            frame = bytearray(encode(hello("learner")))
-            frame[4:6] = (VERSION + 1).to_bytes(2, "little")
-            answer = refusal(await stranger(listener, bytes(frame)))
-            assert isinstance(answer, Refused) and answer.code == "version" and f"version {VERSION + 1}" in answer.reason
-            assert host.events[0][:2] == ("refused", "version")
-            await still_serves(fabric, listener)
-
-        async def old_server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            frame = bytearray(encode(Refused(code="version", reason="x")))
-            frame[4:6] = (VERSION + 7).to_bytes(2, "little")
-            writer.write(frame)
-            await reader.read()
-            writer.close()
-
-        server = await asyncio.start_server(old_server, "127.0.0.1", 0)
-        async with server:
-            port = server.sockets[0].getsockname()[1]
-            with pytest.raises(RefusedError, match=f"version {VERSION + 7}.*same release") as caught:
-                await connect(f"127.0.0.1:{port}", token=fabric.TOKEN, handler=fabric.Recorder())
-            assert caught.value.code == "version"
 
     asyncio.run(run())
 
@@ -196,7 +172,7 @@ def test_a_learner_whose_bulk_connection_never_comes_is_given_up(fabric: SimpleN
         async with fabric.listening(patience=0.3) as (listener, host):
             loop = asyncio.get_running_loop()
             _, half = await loop.create_connection(lambda: Connection("x", stall=5), "127.0.0.1", listener.address.port)
-            greeting = await ask_in(half, fabric.TOKEN, hello("learner"))
+            greeting, _ = await ask_in(half, fabric.TOKEN, hello("learner"))
             assert (await host.until("refused"))[1] == "silent"
             listener._patience = 20
             _, late = await loop.create_connection(lambda: Connection("x", stall=5), "127.0.0.1", listener.address.port)
@@ -216,6 +192,8 @@ def test_a_learner_whose_bulk_connection_never_comes_is_given_up(fabric: SimpleN
         ("learner", encode(hello("learner")), "a Hello on the control"),
         ("learner", b"complete nonsense!!!", "not a Skerry frame"),
         ("learner", HEADER.pack(MAGIC, VERSION, 13, 1 << 30, 0), "a Report of 1073741824 bytes"),
+        ("learner", encode(Chunk(body=0, offset=0), 1) + b"x", "a Chunk on the control"),
+        ("observer", encode(Chunk(body=0, offset=0), 1) + b"x", "a Chunk on the control"),
     ],
 )
 def test_a_link_ends_with_a_reason_that_the_peer_hears(fabric: SimpleNamespace, role: str, message: bytes, words: str) -> None:
@@ -283,10 +261,10 @@ def test_a_port_in_use_and_a_foreign_address_say_what_to_do(fabric: SimpleNamesp
     async def run() -> None:
         async with fabric.listening() as (listener, _):
             with pytest.raises(UnreachableError, match="already in use; choose another port") as caught:
-                await Listener.start(fabric.Recorder(), token=fabric.TOKEN, run="r", port=listener.address.port)
+                await Listener.start(fabric.Recorder(), keyring=fabric.KEYRING, run="r", port=listener.address.port)
             assert caught.value.exit_code == 5
         with pytest.raises(UnreachableError, match="give an address of this machine"):
-            await Listener.start(fabric.Recorder(), token=fabric.TOKEN, run="r", host="192.0.2.1", insecure=True)
+            await Listener.start(fabric.Recorder(), keyring=fabric.KEYRING, run="r", host="192.0.2.1", insecure=True)
 
     asyncio.run(run())
 
@@ -294,23 +272,9 @@ def test_a_port_in_use_and_a_foreign_address_say_what_to_do(fabric: SimpleNamesp
 def test_listening_to_the_network_without_tls_must_be_said_aloud(fabric: SimpleNamespace) -> None:
     async def run() -> None:
         with pytest.raises(ConfigError, match="--insecure"):
-            await Listener.start(fabric.Recorder(), token=fabric.TOKEN, run="r", host="0.0.0.0")
+            await Listener.start(fabric.Recorder(), keyring=fabric.KEYRING, run="r", host="0.0.0.0")
         async with fabric.listening(host="0.0.0.0", insecure=True) as (listener, _):
             link = await connect(f"127.0.0.1:{listener.address.port}", token=fabric.TOKEN, handler=fabric.Recorder())
             link.close()
 
     asyncio.run(run())
-
-
-def test_the_token_file(tmp_path: Path) -> None:
-    file = tmp_path / "token"
-    file.write_text("\n  0123456789abcdef \n")
-    token = Token.read(file)
-    assert token.secret == b"0123456789abcdef"
-    assert "0123456789" not in f"{token!r} {token}"
-    file.write_text("too short\n")
-    with pytest.raises(ConfigError, match=r"shorter than 16 characters; .*openssl rand") as caught:
-        Token.read(file)
-    assert "too short" not in str(caught.value)
-    with pytest.raises(ConfigError, match="cannot be read: No such file"):
-        Token.read(tmp_path / "missing")

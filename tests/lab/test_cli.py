@@ -14,10 +14,11 @@ import pytest
 import tomli_w
 
 from skerry.cli import main
-from skerry.cli.lab import LabCommand, read_config
-from skerry.cli.lab_tree import LabConfig, load, nested, resolved
+from skerry.cli.lab.run import LabCommand, read_config
+from skerry.config.tree import flat, load, nested
 from skerry.core.policy import Policy
 from skerry.core.presets import PRESETS
+from skerry.recipe.lab import LabConfig
 
 SMALL = ["--learners", "2", "--evals", "2", "--set", "recipe.context=16", "--set", "recipe.batch=1",
          "--set", "recipe.eval_windows=4"]  # fmt: skip
@@ -48,10 +49,15 @@ def test_method_then_file_then_flags_then_set(tmp_path):
     assert (config.method, config.policy.steps, config.recipe.lr, config.world.link) == ("diloco", 8, 3e-3, "100ms,1Gbit")
 
 
+def test_only_what_all_layers_come_to_is_checked(tmp_path):
+    config = _command(tmp_path, "[policy]\nquorum = 8\n", learners=8)
+    assert (config.policy.quorum, config.world.learners) == (8, 8)
+
+
 def test_the_defaults():
     config = read_config(LabCommand())
     assert (config.method, config.seed, config.evals, config.policy) == ("decoupled", 0, 12, Policy(steps=1000))
-    assert (config.recipe.model, config.recipe.tokens_per_step, config.world.learners) == ("nano", 512, 4)
+    assert (config.recipe.model, config.world.learners) == ("nano", 4)
 
 
 def test_flags_reach_the_world():
@@ -77,7 +83,7 @@ def test_shards_and_seeds_follow_unless_they_are_given(tmp_path):
 @pytest.mark.parametrize("method", ["decoupled", "streaming", "diloco", "data-parallel"])
 def test_a_settled_tree_is_read_back_as_it_is(method):
     config = read_config(LabCommand(method=method, seed=3, speeds="1,0.5", set=("recipe.betas=[0.5, 0.6]",)))
-    assert load([("again", resolved(config))]) == config
+    assert load(LabConfig, ("again", config.tables())) == config
 
 
 # ---------------------------------------------------------------- what is refused
@@ -155,6 +161,7 @@ def test_a_key_that_is_value_and_table_is_refused(capsys):
 
 def test_nested_tables():
     assert nested({"a.b.c": 1, "a.d": [2], "e": 3}) == {"a": {"b": {"c": 1}, "d": [2]}, "e": 3}
+    assert nested(flat({"tls": {}, "a": {"b": {}, "c": 1}})) == {"tls": {}, "a": {"b": {}, "c": 1}}  # [tls] says something
 
 
 # ---------------------------------------------------------------- what comes of it
@@ -252,7 +259,7 @@ def _read_until(terminal: int, what: bytes, seconds: float) -> bytes:
 def test_a_place_that_cannot_be_written_is_refused_before_the_run(out, code, says, tmp_path, text, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here.txt").write_text("")
-    monkeypatch.setattr("skerry.cli.lab.carry_out", None)
+    monkeypatch.setattr("skerry.cli.lab.run.carry_out", None)
     assert main(["lab", "--data", str(text), *QUICK, "--out", out]) == code
     assert capsys.readouterr() == ("", f"skerry: {says}\n")
 
@@ -269,7 +276,7 @@ def test_a_place_that_fails_after_the_run_does_not_cost_it(tmp_path, text, capsy
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("skerry.cli.lab.settle", full)
+    monkeypatch.setattr("skerry.cli.lab.run.settle", full)
     assert main(["lab", "--data", str(text), "--steps", "4", *QUICK, "--json", "--out", str(tmp_path / "o.json")]) == 7
     printed = capsys.readouterr()
     assert "eval_loss" in json.loads(printed.out) and printed.err.startswith("skerry: cannot write")

@@ -10,9 +10,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from skerry.core import grace, learner, syncer
+from skerry.core import fragment, grace
 from skerry.core.policy import Policy
 from skerry.core.presets import preset
+from skerry.drive import syncer
 from skerry.errors import ConfigError
 from skerry.lab import World, run, run_data_parallel
 from skerry.world.faults import FaultScript
@@ -112,8 +113,8 @@ def test_equal_arguments_give_equal_bits_and_another_seed_others() -> None:
 
 CHANGED = {
     "no grace": (grace.Grace, "window", lambda self: 0.0),
-    "nobody hears that it was included": (syncer.SyncerCore, "merged", lambda self, m, p, version: 0),
-    "always overwrite": (learner.LearnerCore, "_rule", lambda self, p, included, copy: "overwrite"),
+    "nobody hears that it was included": (syncer.Newest, "of", lambda self, learner, generation: 0),
+    "always overwrite": (fragment.Fragment, "rule", lambda self, delivery, included: "overwrite"),
     "rounds fall due in another order": (Policy, "offset", lambda self, p: self.interval - 1 - p),
 }
 
@@ -247,9 +248,9 @@ def test_any_world_ends_with_every_token_accounted_for(
 
 
 @pytest.mark.parametrize(("policy", "world", "words"), [
-    ({"steps": 0}, {}, "policy.steps and policy.tokens are 0"),
-    ({"quorum": 5}, {}, "policy.quorum = 5 is more than the 3 learners"),
-    ({"wait_for": 4}, {}, "policy.wait_for = 4 is more than the 3 learners"),
+    ({"steps": 0}, {}, "policy.steps = 0 and policy.tokens = 0"),
+    ({"quorum": 5}, {}, "policy.quorum = 5 is more than learners = 3"),
+    ({"wait_for": 4}, {}, "policy.wait_for = 4 is more than learners = 3"),
     ({}, {"faults": "leave:0@3s leave:1@3s leave:2@3s"}, "standstill at step"),
 ])  # fmt: skip
 def test_a_run_that_could_not_end_is_refused(policy: dict, world: dict, words: str) -> None:

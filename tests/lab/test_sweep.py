@@ -17,11 +17,11 @@ import pytest
 
 import skerry
 from skerry.cli import main
-from skerry.cli.lab_sweep import plan
 from skerry.core.policy import Policy
 from skerry.errors import ConfigError
 from skerry.lab.sweep import Cell, Sweep
 from skerry.lab.table import Outcome, rows_csv, table
+from skerry.recipe.sweep import plan
 
 CODE = Path(skerry.__file__).parent
 BASE = """
@@ -96,12 +96,12 @@ def test_keys_with_the_same_last_part_are_told_apart():
         ("name = 'x'\ngrid.evals = [3]\nruns = [{label = 'a', evals = 4}]", "evals is in [grid] and in run 'a'"),
         (
             "name = 'x'\ngrid = {learners = [2, 3], world.learners = [2]}",
-            "[grid] learners = [2, 3] and world.learners = [2] are one key; give it once",
+            "[grid]: learners = [2, 3] and world.learners = [2] are one key; give it once",
         ),
-        ("name = 'x'\nbase = {learners = 2, world.learners = 3}", "[base] learners = 2 and world.learners = 3 are one key"),
+        ("name = 'x'\nbase = {learners = 2, world.learners = 3}", "[base]: learners = 2 and world.learners = 3 are one key"),
         (
             "name = 'x'\nruns = [{label = 'a', learners = 2, world.learners = 2}]",
-            "run 'a' learners = 2 and world.learners = 2 are",
+            "run 'a': learners = 2 and world.learners = 2 are",
         ),
         (
             "name = 'x'\ngrid.learners = [3]\nruns = [{label = 'a', world.learners = 4}]",
@@ -308,7 +308,7 @@ def test_the_csv_has_a_row_a_run_and_every_figure():
 
 
 def test_two_numeric_axes_are_a_heat_map():
-    from skerry.cli.lab_picture import draw
+    from skerry.report.pictures.sweep import draw
 
     sweep = _sweep('name = "x"\nseeds = [0, 1]\ngrid = {a = [1, 2], b = [0.5]}')
     outcomes = [_outcome(cell.label, cell.seed, 2.0 if cell.seed else None, cell.varied) for cell in sweep.cells()]
@@ -322,7 +322,7 @@ def _width(png: bytes) -> int:
 
 
 def test_a_run_that_diverged_does_not_flatten_the_others(monkeypatch):
-    from skerry.cli import lab_picture
+    from skerry.report.pictures import sweep as lab_picture
 
     limits = []
     monkeypatch.setattr(lab_picture, "png", lambda figure: limits.extend(figure.axes[0].get_ylim()))

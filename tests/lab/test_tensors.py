@@ -12,7 +12,7 @@ from skerry.core.layout import build_layout
 from skerry.core.messages import TakeOverRule
 from skerry.core.presets import preset
 from skerry.lab.tensors import LabTrainer
-from skerry.learner.parameters import Parameters
+from skerry.numerics.parameters import Parameters
 
 BLEND = 0.25
 

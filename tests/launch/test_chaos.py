@@ -13,9 +13,8 @@ from skerry.world.faults import Fault, FaultScript
 
 TRAINER = """
 import subprocess, sys, time
-agent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", "skerry.learner.agent"],
-                         start_new_session=True)
-print(agent.pid, flush=True)
+says_when_it_is_there = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"  # its command line is empty at first
+agent = subprocess.Popen([sys.executable, "-c", says_when_it_is_there, "skerry.learner.agent"], start_new_session=True)
 time.sleep(600)
 """
 pytestmark = pytest.mark.processes

@@ -5,16 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from skerry.cli import toml
-from skerry.cli.lab_tree import LabConfig
 from skerry.cli.reference import BEGIN, written
 from skerry.cli.train import read_command
-from skerry.cli.tree import LearnerPart, TrainConfig, Tree, load
+from skerry.config.toml import read
+from skerry.config.tree import load
 from skerry.core.policy import Policy
 from skerry.core.presets import PRESETS
 from skerry.errors import ConfigError
 from skerry.fabric.tls import TlsConfig
 from skerry.recipe.config import RecipeConfig
+from skerry.recipe.lab import LabConfig
+from skerry.recipe.tree import LearnerPart, RunConfig, TrainConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,14 +26,18 @@ def _file(folder: Path, text: str) -> Path:
     return path
 
 
+def _load(path: Path) -> TrainConfig:
+    return load(TrainConfig, (str(path), read(path)))
+
+
 def test_a_written_tree_is_read_back_as_it_was(tmp_path):
     config = TrainConfig(
         learners=3, chaos="kill:2@3s", policy=Policy(outer_lr=0.3, direct=("head", "x"), tokens=5),
         recipe=RecipeConfig(model="nano", data=("a", "b c"), betas=(0.5, 0.6)),
         learner=LearnerPart(shm_dir=Path("/tmp"), tls=TlsConfig(ca="ca.pem")),
     )  # fmt: skip
-    toml.write(tmp_path / "config.toml", config)
-    assert load(TrainConfig, tmp_path / "config.toml") == config
+    config.write(tmp_path / "config.toml")
+    assert _load(tmp_path / "config.toml") == config
 
 
 def test_flags_go_over_the_file_and_the_file_over_the_preset(tmp_path):
@@ -42,6 +47,10 @@ def test_flags_go_over_the_file_and_the_file_over_the_preset(tmp_path):
     assert (tree.learners, tree.recipe) == (2, RecipeConfig(model="nano", data=("here", "there")))
     tree = read_command(["--config", str(path), "--preset", "streaming"]).tree
     assert tree.policy == PRESETS["streaming"].replace(outer_lr=0.5, steps=7)
+
+
+def test_a_table_without_keys_is_there(tmp_path):
+    assert _load(_file(tmp_path, "[learner.tls]\n")).learner.tls == TlsConfig()
 
 
 def test_flags_reach_every_part():
@@ -71,18 +80,18 @@ def test_flags_reach_every_part():
 def test_what_a_file_cannot_say(tmp_path, text, says):
     path = _file(tmp_path, text)
     with pytest.raises(ConfigError) as error:
-        load(TrainConfig, path)
+        _load(path)
     assert [part for part in says if part.lower() not in str(error.value).lower()] == []
 
 
 def test_a_missing_file_is_named():
     with pytest.raises(ConfigError, match=r"cannot read none\.toml"):
-        load(Tree, Path("none.toml"))
+        _load(Path("none.toml"))
 
 
 def test_the_reference_is_what_the_code_says():
     document = (ROOT / "docs/configuration.md").read_text()
-    made = written(document, Tree(), LabConfig())
+    made = written(document, RunConfig(), LabConfig())
     assert document == made, "run: python -m skerry.cli.reference docs/configuration.md"
     rows = [line.split("|") for line in made.partition(BEGIN)[2].splitlines() if line.startswith("| `")]
     assert [row[1] for row in rows if not row[-2].strip()] == [], "keys without a meaning"
@@ -92,7 +101,7 @@ def test_the_examples_are_trees():
     paths = set((ROOT / "examples").glob("*.toml")) - {ROOT / "examples/fleet.toml"}  # that is for skerry plan
     assert paths
     for path in paths:
-        assert load(TrainConfig, path).learners
+        assert _load(path).learners
 
 
 def test_a_frozen_tree_is_checked_when_it_is_changed():

@@ -26,7 +26,7 @@ time.sleep(600)
 """
 
 
-def _gone(pid: int, seconds: float = 10.0) -> bool:
+def _gone(pid: int, seconds: float = 60.0) -> bool:
     """Wait until the process has ended (a zombie that nobody reaps counts as ended)."""
     try:
         handle = os.pidfd_open(pid)

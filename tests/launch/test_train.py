@@ -1,6 +1,7 @@
 """`skerry train` for real: small models, real processes, real faults; and what it says when it cannot run."""
 
 import json
+import re
 import select
 import signal
 import socket
@@ -13,13 +14,14 @@ from pathlib import Path
 import pytest
 
 from skerry.cli import main
-from skerry.core.grace import Grace
+from skerry.core.members import Members
 from skerry.launch.guardian import MARK
 from skerry.report.summary import FAULT_KEYS, KEYS, LEARNER_KEYS
 from skerry.store.tape import segments, verify
 
 QUICK = ["--recipe.model", "nano", "--recipe.context", "32", "--recipe.batch", "4", "--recipe.eval-windows", "8",
          "--learners", "2", "--policy.wait-for", "2", "--syncer.snapshot-rounds", "10"]  # fmt: skip
+PATIENCE = 240.0  # seconds after which a test gives up; nothing waits so long when all is well, with busy neighbours neither
 pytestmark = pytest.mark.processes
 
 
@@ -55,9 +57,9 @@ def _lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
 
 
-def _until(condition: Callable[[], object], process: subprocess.Popen[str], seconds: float = 60) -> None:
+def _until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
     """Wait until the condition holds, as long as the process lives."""
-    until = time.monotonic() + seconds
+    until = time.monotonic() + PATIENCE
     while not condition():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < until, "it did not come to pass"
@@ -68,7 +70,7 @@ def _left_alive(run_dir: Path) -> list[int]:
     """Processes of a run in that directory: they bear a mark and were started by its launcher. Waits a moment for them."""
     pids = {line["pid"] for line in _lines(run_dir / "faults.jsonl") if line["event"] == "start"}
     pids |= {line[key] for line in _lines(run_dir / "metrics.jsonl") for key in ("pid_trainer", "pid_agent") if line.get(key)}
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while alive := [pid for pid in pids if _marked(pid)]:
         if time.monotonic() > until:
             break
@@ -84,8 +86,10 @@ def _marked(pid: int) -> bool:
 
 
 def test_a_run_with_faults_from_start_to_report(start, tmp_path, monkeypatch):
-    process = start("--policy.steps", "1200", "--chaos", "kill:1.trainer@0.5s+2s kill:0.agent@1s stop:0@2s+1.5s")
-    out, err = process.communicate(timeout=200)
+    # Quorum 2: the run's steps wait for whoever is away, so however slow the machine is, it sees every return.
+    process = start("--policy.steps", "1000", "--policy.quorum", "2", "--chaos",
+                    "kill:1.trainer@0.5s+2s kill:0.agent@1s stop:0@2s+1.5s")  # fmt: skip
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, out + err
     run_dir = tmp_path / "runs/x"
     summary = json.loads((run_dir / "summary.json").read_text())
@@ -105,24 +109,25 @@ def test_a_run_with_faults_from_start_to_report(start, tmp_path, monkeypatch):
     assert main(["sample", str(run_dir), "--bytes", "5"]) == 0
     [segment] = segments(run_dir / "tape")
     assert verify(segment).difference == ""
-    monkeypatch.setattr(Grace, "window", lambda self: 0.0)
+    monkeypatch.setattr(Members, "quorum", 1)
     assert verify(segment).difference, "a core with another rule must not pass for the one that ran"
 
 
 def test_ctrl_c_saves_and_resume_goes_on(start, tmp_path):
     run_dir = tmp_path / "runs/x"
+    began = time.monotonic()
     process = start("--policy.steps", "100000")
     _until(lambda: any(line["kind"] == "round" and line["step"] > 30 for line in _lines(run_dir / "metrics.jsonl")), process)
     asked = time.monotonic()
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130 and "the model is saved" in err, out + err
-    assert time.monotonic() - asked < 20
+    assert time.monotonic() - asked < 20 + (asked - began), "it ends in seconds, beside what the machine needed to begin"
     assert (run_dir / "model/model.safetensors").exists() and (run_dir / "report.html").exists()
     assert _left_alive(run_dir) == []
     reached = max(line["step"] for line in _lines(run_dir / "metrics.jsonl") if line["kind"] == "round")
     process = start("--resume", "--policy.steps", str(reached + 100))
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, out + err
     rounds = [line for line in _lines(run_dir / "metrics.jsonl") if line["kind"] == "round"]
     assert max(line["step"] for line in rounds) >= reached + 100
@@ -148,8 +153,8 @@ def test_two_interrupts_end_it_at_once(start, tmp_path):
     _until(lambda: (tmp_path / "runs/x/address").exists(), process)
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
-    assert process.returncode == 130 and _left_alive(tmp_path / "runs/x") == []
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130 and "ended at once" in err and _left_alive(tmp_path / "runs/x") == []
 
 
 def test_syncer_and_learner_by_hand_the_syncer_interrupted_and_resumed(tmp_path, text):
@@ -164,9 +169,9 @@ def test_syncer_and_learner_by_hand_the_syncer_interrupted_and_resumed(tmp_path,
         learner = subprocess.Popen([*command, *joins[1:], *options], **pipes)
         _until(lambda: any(line["kind"] == "round" for line in _lines(tmp_path / "s/metrics.jsonl")), syncer)
         syncer.send_signal(signal.SIGINT)
-        assert syncer.wait(30) == 130 and learner.poll() is None  # the learner trains on, and waits for its return
+        assert syncer.wait(PATIENCE) == 130 and learner.poll() is None  # the learner trains on, and waits for its return
         syncer = subprocess.Popen([*command, "syncer", "--run-dir", "s", "--resume", "--policy.tokens", "25000"], **pipes)
-        assert learner.wait(90) == 0 and syncer.wait(30) == 0
+        assert learner.wait(PATIENCE) == 0 and syncer.wait(PATIENCE) == 0
         assert main(["sample", str(tmp_path / "s"), "--bytes", "3"]) == 0
         assert "interval = 30" in (tmp_path / "s/config.toml").read_text()
     finally:
@@ -215,7 +220,7 @@ def test_what_cannot_work_is_one_line_and_an_exit_code(options, code, says, tmp_
 def test_what_a_process_of_the_run_finds_out(options, code, says, start):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         process = start(*(str(taken.getsockname()[1]) if option == "PORT" else option for option in options))
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == code and err.startswith("skerry: ") and says in err, out + err
     assert err.count("\n") == 1
 
@@ -237,4 +242,5 @@ def test_status_of_a_run(start, tmp_path, capsys):
     _until(lambda: _lines(tmp_path / "runs/x/metrics.jsonl")[-1:] and (tmp_path / "runs/x/address").exists(), process)
     assert main(["status", str(tmp_path / "runs/x"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["phase"] in ("waiting", "running")
-    assert main(["status", str(tmp_path / "runs/x")]) == 0 and "phase" in capsys.readouterr().out
+    assert main(["status", str(tmp_path / "runs/x")]) == 0
+    assert re.match(r"run \w+: (waiting|running), step \d+", capsys.readouterr().out)

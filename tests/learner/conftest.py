@@ -22,11 +22,11 @@ import skerry
 from skerry.core.layout import Layout
 from skerry.core.messages import Delivery, Join, ProvideInitial, Report, RequestInitial, Welcome
 from skerry.core.policy import Policy
-from skerry.fabric.handshake import Token
 from skerry.fabric.link import Link
 from skerry.fabric.listener import Listener
 from skerry.fabric.messages import LayoutText, Vitals
 from skerry.fabric.tls import TlsConfig
+from skerry.fabric.tokens import Keyring, Token
 
 torch.set_num_threads(1)
 TOKEN = "a token for the learner's tests"
@@ -52,7 +52,7 @@ class ScriptedSyncer:
         self.address = str(self.listener.address)
 
     async def _listen(self, port: int) -> Listener:
-        return await Listener.start(self, token=Token(TOKEN.encode()), run=self.run, port=port,
+        return await Listener.start(self, keyring=Keyring(Token(TOKEN.encode())), run=self.run, port=port,
                                     policy=json.dumps(asdict(self.policy)), heartbeat=0.05, tls=self.tls)  # fmt: skip
 
     def _call(self, coroutine: Any) -> Any:

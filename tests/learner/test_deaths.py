@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -25,6 +27,7 @@ from skerry.core.presets import preset
 pytestmark = pytest.mark.processes
 POLICY = Policy(fragments=2, interval=2, overlap=1, steps=1000, codec_up="fp32")
 SCRIPT = Path(__file__).parent / "trainer_script.py"
+LONGEST_HOOK = 50_000_000  # ns
 
 
 def model() -> nn.Module:
@@ -62,30 +65,66 @@ def test_a_killed_agent_is_not_noticed_and_loses_nothing(island) -> None:
     assert moved.settled.steps >= second.until.steps
 
 
-def longest_hook(boundary, act) -> int:
-    """ns in the hook at most while that is done; the least of three times, as any other process may take the core for a while:
-    what delays the hook by itself does so every time."""
-    longest = []
-    for _ in range(3):
-        boundary._max_hook = 0
-        act()
-        longest.append(boundary._max_hook)
-    return min(longest)
+class Hooks:
+    """What each hook of an island takes by itself, in ns. A busy neighbour takes the core away, and that is no delay of ours:
+    it leaves the thread's own CPU time as it is. Whoever waits in a hook gives the core away by himself, and the kernel counts
+    that: of such a hook all its time counts."""
+
+    def __init__(self, it) -> None:
+        self.took: list[int] = []
+        self._boundary, self._cross = it.learner._boundary, it.learner._boundary.cross
+        self._boundary.cross = self._measured
+
+    def _measured(self, tokens: int, loss: float) -> None:
+        given, cpu, wall = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw, time.thread_time_ns(), time.monotonic_ns()
+        self._cross(tokens, loss)
+        cpu, wall = time.thread_time_ns() - cpu, time.monotonic_ns() - wall
+        waited = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw > given
+        self.took.append(wall if waited else cpu)
+
+    def check(self) -> None:
+        """None of them is long, and most are short."""
+        assert max(self.took) < LONGEST_HOOK, f"{max(self.took) / 1e6} ms"
+        assert statistics.median(self.took) < 1e6
 
 
 def test_steps_are_not_delayed_while_an_agent_is_replaced(island) -> None:
-    """The longest time inside the hook over many replacements, beside a step's own time."""
     it = island(model(), POLICY)
-    boundary = it.learner._boundary
     it.step(20)
-
-    def replace() -> None:
+    hooks = Hooks(it)
+    for _ in range(3):
         it.agent.kill()
         welcome_back(it)
+    assert len(hooks.took) > 20
+    hooks.check()
 
-    longest = longest_hook(boundary, replace)
-    assert longest < 50e6, f"{longest / 1e6} ms"
-    assert boundary._hook / it.learner.step < 1e6
+
+@pytest.mark.parametrize("delay", [lambda: time.sleep(0.06), lambda: spin(0.06)], ids=["waits", "works"])
+def test_a_single_long_hook_of_many_is_seen(island, delay) -> None:
+    """What the two tests beside this one rest on."""
+    it = island(model(), POLICY)
+    hooks, boundary = Hooks(it), it.learner._boundary
+    publish, late = boundary._publish, iter([False] * 70 + [True] + [False] * 1000)
+
+    def now_and_then(*args) -> None:
+        publish(*args)
+        if next(late):
+            delay()
+
+    boundary._publish = now_and_then
+    it.step(70)
+    hooks.check()
+    it.step(30)
+    assert sum(took >= 0.06e9 for took in hooks.took) == 1
+    with pytest.raises(AssertionError, match="ms"):
+        hooks.check()
+
+
+def spin(seconds: float) -> None:
+    """Be busy so long."""
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        pass
 
 
 @pytest.mark.parametrize("rule", ["overwrite", "carry", "rebase", "blend"])
@@ -151,7 +190,9 @@ def test_a_stopped_agent_delays_nobody(island) -> None:
     it.step(5)
     it.agent.suspend()
     it.step(1000)
-    assert longest_hook(it.learner._boundary, lambda: it.step(1000)) < 50e6
+    hooks = Hooks(it)
+    it.step(2000)
+    hooks.check()
     it.agent.resume()
     steps = it.learner.step
     it.until(Report, lambda m: m.count.steps >= steps)

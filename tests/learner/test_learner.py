@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +24,6 @@ from skerry.core.messages import (
     Join,
     Leave,
     Received,
-    Refused,
     Report,
     RunOver,
     TakenOver,
@@ -33,7 +31,7 @@ from skerry.core.messages import (
     Welcome,
 )
 from skerry.core.policy import Policy
-from skerry.errors import ConfigError, RefusedError, StorageError
+from skerry.errors import RefusedError
 from skerry.fabric.tls import TlsConfig
 
 pytestmark = pytest.mark.processes
@@ -351,98 +349,6 @@ def test_several_optimizers_step_together(scripted, token_file) -> None:
                     optimizer.step()
             assert learner.step == 2
         assert syncer.wait_for(Leave)[0].count.tokens == 10
-
-
-# ---------------------------------------------------------------- refusals and bad luck at the start
-
-
-def test_wrong_token(scripted, tmp_path) -> None:
-    syncer = scripted(POLICY)
-    other = tmp_path / "other"
-    other.write_text("another run's token")
-    model = mixed_model()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    before = psutil.Process().children()
-    with pytest.raises(RefusedError, match="token") as caught:
-        skerry.Learner(model, optimizer, syncer=syncer.address, token_file=other).__enter__()
-    assert caught.value.code == "token" and caught.value.remedy
-    with pytest.raises(ConfigError, match="cannot be read"):
-        skerry.Learner(model, optimizer, syncer=syncer.address, token_file=tmp_path / "none").__enter__()
-    assert psutil.Process().children() == before
-
-
-def test_impossible_policy_for_this_model(scripted, token_file) -> None:
-    model = nn.Linear(2, 2)
-    syncer = scripted(POLICY.replace(fragments=24, interval=24))
-    with pytest.raises(ConfigError, match=r"policy\.fragments = 24"):
-        skerry.Learner(model, torch.optim.SGD(model.parameters()), syncer=syncer.address, token_file=token_file).__enter__()
-
-
-def test_too_little_shared_memory(scripted, token_file, tmp_path) -> None:
-    model = nn.Linear(2, 2)
-    syncer = scripted(POLICY)
-    with pytest.raises(StorageError, match="shm_dir"):
-        skerry.Learner(model, torch.optim.SGD(model.parameters()), syncer=syncer.address, token_file=token_file,
-                       shm_dir=tmp_path / "missing").__enter__()  # fmt: skip
-
-
-def test_bad_settings(token_file) -> None:
-    model = nn.Linear(2, 2)
-    optimizer = torch.optim.SGD(model.parameters())
-    with pytest.raises(ConfigError, match="no address"):
-        skerry.Learner(model, optimizer, syncer="nowhere", token_file=token_file)
-    with pytest.raises(ConfigError, match="no optimizer"):
-        skerry.Learner(model, [], syncer="localhost:1", token_file=token_file)
-
-
-def test_the_syncer_may_come_later(scripted, token_file, capfd) -> None:
-    model = mixed_model()
-    early = socket.create_server(("127.0.0.1", 0))
-    port = early.getsockname()[1]
-
-    def come() -> Join:
-        for _ in range(2):  # two attempts find nobody who answers
-            early.accept()[0].close()
-        early.close()
-        return scripted(POLICY, port=port).begin()
-
-    with ThreadPoolExecutor(1) as other:
-        begun = other.submit(come)
-        with skerry.Learner(model, torch.optim.SGD(model.parameters()), syncer=f"127.0.0.1:{port}", token_file=token_file):
-            begun.result()
-    said = capfd.readouterr().err
-    assert said.count("waiting for it, trying again") == 1 and "connected with the syncer" in said
-
-
-def test_a_run_that_is_over_is_no_error(scripted, token_file) -> None:
-    syncer = scripted(POLICY)
-    model = mixed_model()
-
-    def refuse() -> None:
-        syncer.wait_for(Join)
-        syncer.send(Refused(code="over", reason="the run is over"))
-
-    with ThreadPoolExecutor(1) as other:
-        refused = other.submit(refuse)
-        optimizer = torch.optim.SGD(model.parameters())
-        with skerry.Learner(model, optimizer, syncer=syncer.address, token_file=token_file) as learner:
-            assert learner.done
-        refused.result()
-
-
-def test_another_layout_is_refused(scripted, token_file) -> None:
-    syncer = scripted(POLICY)
-    model = mixed_model()
-
-    def refuse() -> None:
-        syncer.wait_for(Join)
-        syncer.send(Refused(code="layout", reason="your model's parameters differ"))
-
-    with ThreadPoolExecutor(1) as other:
-        refused = other.submit(refuse)
-        with pytest.raises(RefusedError, match="parameters differ"):
-            skerry.Learner(model, torch.optim.SGD(model.parameters()), syncer=syncer.address, token_file=token_file).__enter__()
-        refused.result()
 
 
 def test_the_agent_needs_no_torch() -> None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from skerry.core.layout import build_layout
 from skerry.errors import ConfigError
-from skerry.learner.parameters import Fragments, Parameters
+from skerry.numerics.parameters import Fragments, Parameters
 
 
 class Tied(nn.Module):

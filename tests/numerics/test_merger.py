@@ -23,7 +23,8 @@ def made() -> Merger:
 
 def add(merger: Merger, fragment: int, step: int, values: np.ndarray, weight: float) -> None:
     contribution = body(values)
-    merger.add(fragment, step, contribution, merger.screen(fragment, contribution), weight)
+    sent = memoryview(contribution)
+    merger.add(fragment, step, sent, merger.screen(fragment, sent), weight)
 
 
 def test_a_round_moves_its_fragment_and_no_other():
@@ -60,6 +61,6 @@ def test_bodies_are_used_again():
 
 def test_a_first_value_is_screened():
     merger = made()
-    assert merger.seed(0)[0] == ""
+    assert merger.provide(0)[0] == ""
     merger.values(0)[-1] = np.inf
-    assert "non-finite" in merger.seed(0)[0]
+    assert "non-finite" in merger.provide(0)[0]

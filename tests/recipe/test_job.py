@@ -36,7 +36,7 @@ def test_a_learner_of_the_recipe_from_start_to_sample(tmp_path):
             syncer.kill()
     figures = json.loads((run_dir / "figures.json").read_text())
     (learner,) = figures["per_learner"]
-    assert learner["steps"] >= 60 and figures["tokens_processed"] == learner["steps"] * recipe.tokens_per_step
+    assert learner["steps"] >= 60 and figures["tokens_processed"] == learner["steps"] * recipe.batch * recipe.context
     ledger = figures["ledger"]
     assert ledger["processed"] == ledger["merged"] + ledger["lost"] > 0 == ledger["pending"]
     assert b"again" in bytes(sample(load_model(run_dir), b"the same ", count=24, temperature=0))

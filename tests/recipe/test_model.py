@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from skerry.errors import ConfigError
-from skerry.recipe.model import SIZES, Decoder, ModelConfig
+from skerry.recipe.model import Decoder
+from skerry.recipe.sizes import SIZES, ModelConfig
 
 torch.set_num_threads(1)
 SMALLEST = ModelConfig(width=16, layers=2, heads=2, hidden=24)

@@ -163,10 +163,10 @@ def test_the_real_core_takes_as_long_and_sends_as_much(policy, link):
     steady, steps = method(policy, JOB).steady(Link.parse(link)), 3 * policy.interval
     seconds = long.virtual_s - short.virtual_s
     assert steps * JOB.step_s / seconds == pytest.approx(steady.utilisation, rel=0.02)
-    rounds = long.figures["rounds"] - short.figures["rounds"]
+    rounds = long.figures.rounds - short.figures.rounds
     assert rounds / (3 * policy.fragments) == pytest.approx(steady.rounds, rel=0.02)
     for way, rate in (("up", steady.up), ("down", steady.down)):
-        sent = long.figures[f"bytes_{way}"] - short.figures[f"bytes_{way}"]
+        sent = getattr(long.figures, f"bytes_{way}") - getattr(short.figures, f"bytes_{way}")
         assert 8 * sent / 3 / seconds == pytest.approx(rate, rel=0.02)
 
 
@@ -174,7 +174,7 @@ def test_the_real_core_takes_as_long_and_sends_as_much(policy, link):
 def test_answers_ahead_carry_some_more_rounds_where_latency_is_long(link, more):
     world = World(learners=3, link=link)
     short, long = (simulate_rounds(DECOUPLED.replace(steps=DECOUPLED.interval * n), world, params=JOB.params) for n in (4, 12))
-    carried = (long.figures["rounds"] - short.figures["rounds"]) / (8 * DECOUPLED.fragments)
+    carried = (long.figures.rounds - short.figures.rounds) / (8 * DECOUPLED.fragments)
     share = method(DECOUPLED, JOB).steady(Link.parse(link)).rounds
     assert share - 1e-9 <= carried <= share * (1 + more) + 1e-9
 
@@ -285,10 +285,11 @@ def test_lists_go_by_commas_or_spaces_and_amounts_by_letters(capsys):
 def test_a_picture_has_every_latency():
     latencies = [f"{i}ms" for i in range(1, 9)]
     figure = []
-    from skerry.cli import simulate_bandwidth as command
+    from skerry.cli.simulate import bandwidth as command
+    from skerry.report.pictures import bandwidth as pictures
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "png", lambda drawn: figure.append(drawn) or b"")
+        patch.setattr(pictures, "png", lambda drawn: figure.append(drawn) or b"")
         patch.setattr(command, "emit", lambda *_, draw, **__: draw())
         command.main(["--points", "2", "--latency", *latencies])
     shown = {text.get_text() for axes in figure[0].axes for text in axes.get_legend().get_texts()}

@@ -13,11 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skerry.cli import main
-from skerry.cli.plan import EXAMPLES, picture, read_fleet
-from skerry.cli.tree import TrainConfig, load
+from skerry.cli.plan import EXAMPLES
+from skerry.config.toml import read
+from skerry.config.tree import load
 from skerry.errors import ConfigError
+from skerry.recipe.tree import TrainConfig
+from skerry.report.pictures.plan import picture
 from skerry.simulate.advice import front, limits, neighbours, one_more, take, why_not, why_not_decoupled
-from skerry.simulate.fleet import ChoicesPart, Fleet, GoalPart, ModelPart, Site, SyncerPart
+from skerry.simulate.fleet import ChoicesPart, Fleet, GoalPart, ModelPart, Site, SyncerPart, read_fleet
 from skerry.simulate.goodput import Job, simulate
 from skerry.simulate.plan import DAY, METHODS, NEAR, Choice, Planner
 from skerry.simulate.returns import Returns
@@ -340,7 +343,7 @@ def plan_died(planner, chosen, steps):
     world = World(learners=len(each), step_s=min(each), speeds=tuple(min(each) / step for step in each), jitter=0.1,
                   link=";".join(links))  # fmt: skip
     policy = chosen.policy.replace(steps=steps, tokens=0, **planner.patience(chosen))
-    return simulate_rounds(policy, world, params=int(planner.fleet.model.params)).figures["lost_by_cause"]["died"]
+    return simulate_rounds(policy, world, params=int(planner.fleet.model.params)).figures.lost_by_cause["died"]
 
 
 def test_the_examples_last_round_is_whole():
@@ -396,7 +399,7 @@ def test_the_example_is_planned_and_its_config_loads(capsys, tmp_path):
     assert [row["why_not"] for row in result["neighbours"]] == [row["why_not"] for row in rows[-len(result["neighbours"]) :]]
     assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
     assert "--host 0.0.0.0 --port 7000 --tls.cert" in (tmp_path / "config.toml").read_text()
-    config = load(TrainConfig, tmp_path / "config.toml")
+    config = load(TrainConfig, ("config.toml", read(tmp_path / "config.toml")))
     assert (config.syncer.host, config.syncer.insecure) == ("127.0.0.1", False)
     assert config.learners == result["chosen"]["M"]
     assert (config.policy.steps, config.policy.tokens) == (0, 5 * 10**12)

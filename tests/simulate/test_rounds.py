@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from skerry.cli import main
-from skerry.cli.simulate_rounds import RoundsCommand, read_config
+from skerry.cli.simulate.rounds import RoundsCommand, read_config
 from skerry.codecs import get_codec
 from skerry.core.layout import TensorSpec, build_layout
-from skerry.core.messages import Close, Merge
+from skerry.core.messages import Merge
 from skerry.core.policy import ALL
 from skerry.core.presets import preset
 from skerry.errors import ConfigError
@@ -32,10 +32,10 @@ def test_the_pattern_of_unequal_hardware() -> None:
     waits = simulate_rounds(policy.replace(synchronous=True, quorum=ALL), UNEQUAL, params=10**6)
     none = simulate_rounds(policy.replace(grace=0.0), UNEQUAL, params=10**6)
     grace = simulate_rounds(policy, UNEQUAL, params=10**6)
-    assert waits.figures["goodput"] < 0.93 and waits.wait_share > 0.07
-    assert waits.figures["mean_contributors"] > 7.9
-    assert none.figures["goodput"] > 0.99 and none.figures["mean_contributors"] < 2
-    assert grace.figures["goodput"] > 0.99 and grace.figures["mean_contributors"] > 7.5
+    assert waits.figures.goodput < 0.93 and waits.wait_share > 0.07
+    assert waits.figures.mean_contributors > 7.9
+    assert none.figures.goodput > 0.99 and none.figures.mean_contributors < 2
+    assert grace.figures.goodput > 0.99 and grace.figures.mean_contributors > 7.5
     assert none.wait_share == grace.wait_share == 0
 
 
@@ -43,15 +43,15 @@ def test_a_slow_learner_in_step_with_the_others_misses_no_fragment_for_ever() ->
     """Four times slower to the microsecond: without answers ahead it would be in a quarter of the rounds, always the same."""
     policy = preset("decoupled", steps=400)
     result = simulate_rounds(policy, World(learners=4, speeds=(1, 1, 1, 0.25)), params=10**6)
-    assert result.figures["mean_contributors"] > 3.85
+    assert result.figures.mean_contributors > 3.85
     jittery = simulate_rounds(policy, World(learners=4, speeds=(1, 1, 1, 0.25), jitter=0.1), params=10**6)
-    assert jittery.figures["mean_contributors"] > 3.7
+    assert jittery.figures.mean_contributors > 3.7
 
 
 def test_it_meets_the_rounds_that_the_lab_meets() -> None:
     """One virtual driver: with the same layout, policy and world, tensors change nothing of what the core sees."""
     from skerry.core.layout import build_layout
-    from skerry.learner.parameters import Parameters
+    from skerry.numerics.parameters import Parameters
 
     task, policy = ToyTask(), preset("decoupled", fragments=4, interval=8, steps=60)
     world = World(learners=3, speeds=(1, 0.8, 0.3), jitter=0.2, link="200ms,10kbit", fault_rate=0.1, downtime=6, seed=3)
@@ -59,9 +59,9 @@ def test_it_meets_the_rounds_that_the_lab_meets() -> None:
     layout = build_layout(Parameters(task.model(0)).specs, 4, policy.fragmentation)
     virtual = simulate_rounds(policy, world, layout=layout, tokens=task.tokens)
     figures = virtual.figures
-    assert (figures["rounds"], figures["mean_contributors"]) == (real.rounds, real.mean_contributors)
-    assert (figures["bytes_up"], figures["bytes_down"]) == (real.bytes["up"], real.bytes["down"])
-    assert figures["tokens_merged"] == real.tokens["merged"]
+    assert (figures.rounds, figures.mean_contributors) == (real.rounds, real.mean_contributors)
+    assert (figures.bytes_up, figures.bytes_down) == (real.bytes["up"], real.bytes["down"])
+    assert figures.tokens_merged == real.tokens["merged"]
     assert (round(virtual.virtual_s, 6), virtual.wait_share) == (real.virtual_s, real.wait_share)
 
 
@@ -69,10 +69,10 @@ def test_traffic_adds_up_and_is_what_the_rounds_need() -> None:
     policy = preset("decoupled", steps=240)
     result = simulate_rounds(policy, World(learners=4), params=24_000, tokens=8)
     up, down = result.traffic.sent.sum(axis=(0, 1))
-    assert (up, down) == (result.figures["bytes_up"], result.figures["bytes_down"])
+    assert (up, down) == (result.figures.bytes_up, result.figures.bytes_down)
     body_up, body_down = get_codec(policy.codec_up).nbytes(1000), get_codec(policy.codec_down).nbytes(1000)
-    rounds = result.figures["rounds"]
-    assert result.figures["mean_contributors"] == 4
+    rounds = result.figures.rounds
+    assert result.figures.mean_contributors == 4
     # Up: every contribution, and the first model. Down: every version to all, the first one too.
     assert up == 4 * rounds * body_up + 24 * 4000
     assert down == 4 * (rounds + 24) * body_down
@@ -81,17 +81,18 @@ def test_traffic_adds_up_and_is_what_the_rounds_need() -> None:
 def test_ages_say_how_stale_what_was_merged_is() -> None:
     policy = preset("decoupled", steps=200, interval=8, fragments=4, grace=0.0, max_staleness=3)
     result = simulate_rounds(policy, World(learners=4, speeds=(1, 1, 1, 0.1)), params=4000)
-    assert sum(result.ages.values()) == pytest.approx(result.figures["mean_contributors"] * result.figures["rounds"])
+    assert sum(result.ages.values()) == pytest.approx(result.figures.mean_contributors * result.figures.rounds)
     assert result.staleness == sum(age * n for age, n in result.ages.items()) / sum(result.ages.values())
 
 
 def test_an_age_is_how_many_versions_came_since_the_one_it_is_measured_from() -> None:
     versions = Versions(2)
     for version in (1, 2, 3):
-        versions.close(Close(fragment=1, step=10 * version, version=version, included=()))
+        versions.close(1, 10 * version, version)
+        versions.publish(1)
     merge = Merge(learner=0, generation=1, fragment=1, step=40, tokens=1, steps=1)
     for base in (1, 3, 3):
-        versions.add(merge, base)
+        versions.add(merge, base, None)
     assert versions.ages == {2: 1, 0: 2} and (versions.body(0), versions.body(1)) == (0, 3)
 
 
@@ -105,7 +106,7 @@ def test_parameters_that_do_not_go_even_are_counted_and_garbage_is_collected_as_
         assert gc.isenabled() == on
     finally:
         (gc.enable if before else gc.disable)()
-    assert result.figures["params"] == 31
+    assert result.figures.params == 31
 
 
 def test_garbage_is_collected_again_after_a_run_that_failed() -> None:
@@ -152,7 +153,7 @@ def test_amounts_and_lists_are_written_as_in_the_other_simulations(capsys: pytes
     (["--params", "5"], "params = 5 cannot work; give at least one a fragment (24)"),
     (["--rule", "K=2"], "--rule 'K=2' is none that there is; choose one of all, K=M, K=1, grace, policy"),
     (["--set", "policy.quorums=2"], "unknown key policy.quorums"),
-    (["--set", "recipe.lr=2"], "--set recipe: there is no such table here"),
+    (["--set", "recipe.lr=2"], "--set: unknown key recipe = {'lr': 2}; allowed in the top level are policy, world"),
     (["--faults", "kill:9@3s"], "there is no learner 9"),
     (["--learners", "0"], "world.learners = 0 cannot work"),
     (["--link", "5"], "link '5': cannot read '5'"),
@@ -214,7 +215,7 @@ def test_samples_stay_few_however_long_a_run_takes() -> None:
     result = simulate_rounds(preset("streaming", steps=240), world, params=10**6)
     assert result.virtual_s > 10 * 240
     assert 100 < len(result.traffic.times) <= 241 and result.traffic.times[-1] == result.virtual_s
-    assert result.traffic.sent.sum(axis=(0, 1)).tolist() == [result.figures["bytes_up"], result.figures["bytes_down"]]
+    assert result.traffic.sent.sum(axis=(0, 1)).tolist() == [result.figures.bytes_up, result.figures.bytes_down]
 
 
 def test_shares_of_the_time() -> None:
@@ -223,7 +224,7 @@ def test_shares_of_the_time() -> None:
         preset("decoupled", steps=48), World(learners=2, link="50ms,1Mbit", faults="kill:0@99s"), params=10**6
     )
     assert result.wait_share == result.load_share > 0 and result.lost_share > 0
-    assert result.figures["goodput"] + result.wait_share + result.lost_share < 1
+    assert result.figures.goodput + result.wait_share + result.lost_share < 1
     waits = simulate_rounds(preset("streaming", steps=48), World(learners=2, speeds=(1, 0.5)), params=10**6)
     assert waits.wait_share > 0.2 and waits.load_share == 0
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skerry.cli import main
-from skerry.cli.simulate_scavenging import ScavengingCommand, fleet_of
+from skerry.cli.simulate.scavenging import ScavengingCommand, fleet_of
 from skerry.errors import ConfigError
 from skerry.simulate.scavenging import PUBLISHED, Fleet, decoupled, elastic
 

@@ -90,7 +90,6 @@ class CountingPlane:
         self.failures = 0
         self.held = list(holdings) or [Holding()] * len(sizes)  # what is published
         self.bodies: dict[BodyName, deque[Value]] = {}
-        self.first: dict[int, Value] = {}  # first values that have come
         self.jobs: deque[Callable[[], None]] = deque()
         self.inside = sum(unit.tokens * size for at, size in zip(self.held, sizes, strict=True) for unit in at.value)
         self._census, self._sizes = census, sizes
@@ -124,15 +123,14 @@ class CountingPlane:
 
     # ------------------------------------------------------------------ drive.syncer.Plane
 
-    def provide(self, fragment: int, then: Callable[[str], None]) -> None:
-        body = self.first[fragment]
+    def provide(self, name: BodyName, then: Callable[[str], None]) -> None:
+        body = self.bodies[name][-1]
+        assert body <= {NAN}, "training had begun"
+        self._submit(lambda: then("non-finite values" if body else ""))
 
-        def look() -> None:
-            assert body <= {NAN}, "training had begun"
-            self.held[fragment] = Holding()
-            then("non-finite values" if body else "")
-
-        self._submit(look)
+    def adopt(self, name: BodyName) -> None:
+        assert not self._take(name) and self.held[name.fragment].version == 0, "a first value of a run that has begun"
+        self.held[name.fragment] = Holding()
 
     def screen(self, name: BodyName, then: Callable[[str], None]) -> None:
         body = self.bodies[name][-1]

@@ -81,7 +81,8 @@ class Fleet:
         self.learners = [Learner(self, place, -1 if place % 3 == 1 else 10 + place) for place in range(learners)]
 
     def _begin(self, core: SyncerCore, holdings: list[Holding]) -> None:
-        self.core, self._due = core, None
+        self.core = core
+        self._due: float | None = None
         self._unchecked = False
         self.plane = CountingPlane(self.census, self.layout.sizes, holdings)
         self.driver = SyncerDriver(core, self.plane, clock=lambda: self.now, timer=self._set_timer, log=self,
@@ -172,9 +173,9 @@ class Fleet:
                 if driver.is_own(wire, message):
                     self.plane.put(message.name, body)
                     driver.contributed(wire, message)
-            case ProvideInitial(fragment=fragment):
-                if not self.core.versions and self.core.provider == wire.learner and driver.speaks(wire):
-                    self.plane.first[fragment] = body
+            case ProvideInitial():
+                if driver.is_own(wire, message) and driver.awaits_initial(wire):
+                    self.plane.put(message.name, body)
                     driver.provided(wire, message)
             case _:
                 driver.hear(wire, message)

@@ -38,6 +38,7 @@ class Island:
         self.core = LearnerCore(self.policy, self.layout, memory)
         self.now = 0.0
         self.steps = 0
+        self.ordered_step = 0  # of the last order to copy out
         if begun:
             self.welcome()
             for fragment in range(self.policy.fragments):
@@ -45,7 +46,10 @@ class Island:
                 self.apply(0, fragment=fragment)
 
     def feed(self, event: Any) -> list:
-        return self.core.handle(self.now, event)
+        actions = self.core.handle(self.now, event)
+        for order in only(actions, CopyOut):
+            self.ordered_step = order.step
+        return actions
 
     def join(self) -> Join:
         """What is said first on a new link."""

@@ -105,19 +105,22 @@ class Shared:
         slot.release()
         self.in_use.remove(slot)
 
-    def commit(self, memory: LearnerMemory, redos: Mapping[int, Redo], progress: float) -> None:
+    def commit(self, memory: LearnerMemory, redos: Mapping[int, Redo]) -> None:
         if memory.generation != self.memory.generation:
             self._learner.begins(memory)
         self.memory = copied(memory)
         self._redos = dict(redos)
-        self.progress = max(self.progress, progress)
         self._learner.lived()
+
+    def show(self, progress: float) -> None:
+        self.progress = max(self.progress, progress)
 
     def redos(self) -> Iterable[Redo]:
         return self._redos.values()
 
     def applied(self, redo: Redo) -> Count | None:
-        return redo.value.applied
+        slot: Slot = redo.value
+        return slot.applied
 
     def introduce(self, learner: int, generation: int, first_step: int) -> None:
         self._learner.lived()

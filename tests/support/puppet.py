@@ -1,4 +1,4 @@
-"""Learners for tests of the syncer: real links, the real LearnerCore, and a trainer that is a few lines of numpy.
+"""Learners for tests of the syncer: real links, the real LearnerCore and driver, and a trainer that is a few lines of numpy.
 
 `Raw` is a link and what came over it; `Puppet` is an honest learner on top of it, which makes a step when it is told to.
 All of them live in the test's own event loop.
@@ -18,40 +18,40 @@ from typing import Any
 import numpy as np
 import torch
 
-from skerry.codecs import get_codec
 from skerry.core.layout import Layout, TensorSpec, build_layout
 from skerry.core.learner import LearnerCore
 from skerry.core.memory import LearnerMemory
 from skerry.core.messages import (
     Applied,
-    Contribution,
     CopiedOut,
     CopyOut,
     Count,
     Delivery,
-    Drop,
-    Encode,
+    Detach,
     Go,
+    Linked,
     LoopLeft,
-    ProvideInitial,
     Refused,
-    RunOver,
+    Reject,
     Stepped,
     StopLoop,
     TakeOver,
+    Unlinked,
     Warn,
-    Welcome,
 )
 from skerry.core.policy import Policy
+from skerry.drive.learner import LearnerDriver
+from skerry.exchange import Exchange, change
 from skerry.fabric.client import connect
-from skerry.fabric.handshake import Token
 from skerry.fabric.link import Link
 from skerry.fabric.messages import LayoutText, Vitals
+from skerry.fabric.tokens import Token
 from skerry.syncer.config import SyncerConfig
 from skerry.syncer.server import Server
 
 torch.set_num_threads(1)
 TOKEN = Token(b"a token for the syncer's tests")
+PATIENCE = 240.0  # seconds after which a test gives up; nothing waits so long when all is well, with busy neighbours neither
 
 
 def small_layout(policy: Policy, width: int = 40) -> Layout:
@@ -61,9 +61,9 @@ def small_layout(policy: Policy, width: int = 40) -> Layout:
     return build_layout(specs, policy.fragments, policy.fragmentation)
 
 
-async def until(true: Callable[[], Any], seconds: float = 30.0) -> None:
+async def until(true: Callable[[], Any]) -> None:
     """Let the others work until something is true."""
-    give_up = time.monotonic() + seconds
+    give_up = time.monotonic() + PATIENCE
     while not true():
         assert time.monotonic() < give_up, "did not come to pass"
         await asyncio.sleep(0.002)
@@ -137,41 +137,41 @@ class Raw:
 
 
 class Puppet(Raw):
-    """An honest learner. Its agent lives in `on_message`; its trainer in `step`."""
+    """An honest learner, made of a LearnerDriver: its Holdings of arrays, its Trainer and its Uplink."""
 
     def __init__(self, policy: Policy, layout: Layout, learner: int = -1, seed: int = 0, values: Any = None) -> None:
         """`values`: theta at first, instead of random ones; not copied."""
         super().__init__(layout)
         self.policy = policy
         self.memory = LearnerMemory.empty(policy.fragments, learner)
-        self.core = LearnerCore(policy, layout, self.memory)
         self.rng = np.random.default_rng(seed)
         self.theta = self.rng.normal(size=layout.total).astype(np.float32) if values is None else values
         self.base = np.zeros_like(self.theta)
         self.places = [slice(a, a + n) for a, n in zip(layout.offsets, layout.sizes, strict=True)]
-        self.up, self.down = get_codec(policy.codec_up), get_codec(policy.codec_down)
+        self.exchange = Exchange(policy, layout, {tensor.name: "float32" for tensor in layout.tensors})
         self.count = Count()
         self.begun = self.done = self.stopped = self.over = False
-        self.spoil: Callable[[Contribution, np.ndarray], None] = lambda message, values: None
-        self._values: dict[tuple[int, int], np.ndarray] = {}
-        self._bodies: dict[int, bytes] = {}
-        self._orders: deque[Any] = deque()
-        self._early: list[Delivery] = []
-        self._sending: asyncio.Queue[tuple[Any, bytes]] = asyncio.Queue()
+        self.spoil: Callable[[int, np.ndarray], None] = lambda fragment, copy: None
+        self._orders: deque[tuple[CopyOut | TakeOver, Any]] = deque()
+        self._sending: asyncio.Queue[tuple[Any, Any]] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
+        self.core = LearnerCore(policy, layout, self.memory)
+        self.driver = LearnerDriver(self.core, self, self, self)
+        self.driver.begin(time.monotonic(), Stepped(count=self.count))
 
     async def join(self, address: str, run: str = "") -> None:
         await self.connect(address, run)
-        self.core.joined = False
         self._sending = asyncio.Queue()
         self._tasks.append(asyncio.create_task(self._send(self.link, self._sending)))
-        self.link.send(self.core.join())
+        self.feed(Linked())
         about = {"layout": json.loads(self.layout.to_json()), "aliases": {}, "config": {"kind": "test"}}
         self._sending.put_nowait((LayoutText(hash=self.layout.hash), json.dumps(about).encode()))
 
     async def _send(self, link: Link, bodies: asyncio.Queue) -> None:
         while not link.closed:
             message, body = await bodies.get()
+            if not self.driver.wants(message):
+                continue
             try:
                 await link.send_bulk(message, body)
             except ConnectionError:
@@ -183,66 +183,105 @@ class Puppet(Raw):
         for task in self._tasks:
             task.cancel()
 
-    # ------------------------------------------------------------------ agent
+    def feed(self, event: Any, came: Any = None) -> None:
+        self.driver.feed(time.monotonic(), event, came)
+        if not self.begun or self.stopped:
+            self.obey()
+
+    # ------------------------------------------------------------------ fabric.link.Handler
 
     def on_message(self, link: Link, message: Any) -> None:
         super().on_message(link, message)
         self.feed(message)
-        if isinstance(message, Welcome):
-            early, self._early = self._early, []
-            for delivery in early:
-                self.feed(delivery)
 
     def on_bulk(self, link: Link, message: Delivery, buffer: memoryview) -> None:
         super().on_bulk(link, message, buffer)
-        values = np.empty(self.layout.sizes[message.fragment], np.float32)
-        self.down.decode(buffer, values)
-        self._values[message.fragment, message.version] = values
-        if self.core.joined:
-            self.feed(message)
-        else:
-            self._early.append(message)  # the two connections have no order between them
+        self.feed(message, self.decoded(message.fragment, buffer))
 
-    def feed(self, event: Any) -> None:
-        for action in self.core.handle(event):
-            match action:
-                case CopyOut() | TakeOver():
-                    self._orders.append(action)
-                    if not self.begun or self.stopped:
-                        self.obey()
-                case Encode(fragment=p):
-                    values = self.base[self.places[p]] - self.theta[self.places[p]]
-                    body = bytearray(self.up.nbytes(values.size))
-                    self.spoil(action, values)
-                    self.up.encode(values, memoryview(body))
-                    self._bodies[p] = bytes(body)
-                case Contribution(fragment=p):
-                    self._sending.put_nowait((action, self._bodies[p]))
-                case ProvideInitial(fragment=p):
-                    self._sending.put_nowait((action, self.theta[self.places[p]].tobytes()))
-                case Go():
-                    self.begun = True
-                case StopLoop():
-                    self.done = True
-                case RunOver():
-                    self.over = True
-                    self.link.close()
-                case Drop():
-                    self._values.pop((action.fragment, action.version), None)
-                case Warn():
-                    pass
-                case _:
-                    self.link.send(action)
+    def on_closed(self, link: Link, reason: str) -> None:
+        super().on_closed(link, reason)
+        if link is self.link:
+            self.feed(Unlinked())
 
-    # ------------------------------------------------------------------ trainer
+    # ------------------------------------------------------------------ drive.learner.Uplink
+
+    def send(self, message: Any) -> None:
+        if not self.ended:
+            self.link.send(message)
+
+    def send_body(self, message: Any, body: Any) -> None:
+        self._sending.put_nowait((message, body))
+
+    # ------------------------------------------------------------------ drive.learner.Holdings
+
+    def decoded(self, fragment: int, body: memoryview) -> np.ndarray:
+        value = np.empty(self.layout.sizes[fragment], np.float32)
+        self.exchange.decode(fragment, body, value)
+        return value
+
+    def encode(self, fragment: int, copy: np.ndarray) -> tuple[Any, np.ndarray]:
+        self.spoil(fragment, copy)
+        return self.exchange.hand_over(self.base[self.places[fragment]], copy), copy
+
+    def initial(self, fragment: int, copy: np.ndarray) -> bytes:
+        return copy.tobytes()
+
+    def prepare(self, order: TakeOver, value: np.ndarray, kept: np.ndarray | None) -> tuple[Any, Any]:
+        return value, change(order.rule, value, self.base[self.places[order.fragment]], kept)
+
+    def follow(self, fragment: int, value: np.ndarray) -> None:
+        self.base[self.places[fragment]] = value
+
+    def free_copy(self, copy: Any) -> None: ...
+
+    def free(self, value: Any) -> None: ...
+
+    def commit(self, memory: LearnerMemory, redos: Any) -> None: ...
+
+    def show(self, progress: float) -> None: ...
+
+    def introduce(self, learner: int, generation: int, first_step: int) -> None: ...
+
+    def redos(self) -> tuple[()]:
+        """Its agent never dies alone."""
+        return ()
+
+    def applied(self, redo: Any) -> None: ...
+
+    # ------------------------------------------------------------------ drive.learner.Trainer
+
+    def copy_out(self, order: CopyOut) -> None:
+        self._orders.append((order, None))
+
+    def take_over(self, order: TakeOver, ready: Any) -> None:
+        self._orders.append((order, ready))
+
+    def go(self, order: Go) -> None:
+        self.begun = True
+
+    def stop_loop(self, order: StopLoop) -> None:
+        self.done = True
+
+    def detach(self, order: Detach) -> None:
+        self.over = True
+        self.link.close()
+
+    def reject(self, action: Reject) -> None:
+        self.link.close()
+
+    def warn(self, action: Warn) -> None: ...
 
     def step(self, tokens: int = 64) -> None:
-        """A step of training towards zero, with noise; then the orders."""
+        """A step; then the orders."""
         assert self.begun and not self.done
-        self.theta += -0.05 * self.theta + self.rng.normal(size=self.theta.size, scale=0.01).astype(np.float32)
+        self.learn()
         self.count = Count(self.count.steps + 1, self.count.tokens + tokens, self.count.busy_us + 1000)
         self.obey()
         self.feed(Stepped(count=self.count))
+
+    def learn(self) -> None:
+        """Towards zero, with noise."""
+        self.theta += -0.05 * self.theta + self.rng.normal(size=self.theta.size, scale=0.01).astype(np.float32)
 
     def stop(self) -> None:
         """The training loop is left."""
@@ -252,21 +291,28 @@ class Puppet(Raw):
 
     def obey(self) -> None:
         while self._orders:
-            order = self._orders.popleft()
+            order, ready = self._orders.popleft()
             if isinstance(order, CopyOut):
-                self.feed(CopiedOut(fragment=order.fragment, step=order.step, count=self.count))
+                self.feed(CopiedOut(fragment=order.fragment, step=order.step, count=self.count), self.copied(order.fragment))
             else:
-                place = self.places[order.fragment]
-                value = self._values.pop((order.fragment, order.version))
-                change = self.theta[place] - self.base[place] if order.rule == "carry" else 0
-                self.base[place] = value
-                self.theta[place] = value + change
+                self.assume(order, *ready)
                 self.feed(Applied(fragment=order.fragment, version=order.version, count=self.count))
+
+    def copied(self, fragment: int) -> np.ndarray:
+        return self.theta[self.places[fragment]].copy()
+
+    def assume(self, order: TakeOver, value: np.ndarray, added: np.ndarray | None) -> None:
+        """Take the value over."""
+        share = self.policy.blend if order.rule == "blend" else 1.0
+        theta = self.theta[self.places[order.fragment]]
+        theta[:] = share * value + (1 - share) * theta if added is None else theta + added
+
+    # ------------------------------------------------------------------ what tests look at
 
     @property
     def ahead(self) -> bool:
         """It has made H steps and more since a hand-over that is not settled: the syncer is slow at the moment."""
-        open_ = [message.until.steps for message in self.core.open_contributions()]
+        open_ = [message.until.steps for message in self.core.handed]
         return bool(open_) and self.count.steps - self.memory.origin.steps - min(open_) >= self.policy.interval
 
     def vitals(self, **more: Any) -> Vitals:
@@ -274,10 +320,9 @@ class Puppet(Raw):
                       max_hook_us=10, hook_us=5 * self.count.steps, span_us=1000 * self.count.steps, **more)  # fmt: skip
 
 
-async def train(puppets: list[Puppet], enough: Callable[[], Any], seconds: float = 60.0,
-                pace: Callable[[], bool] = lambda: True) -> None:  # fmt: skip
+async def train(puppets: list[Puppet], enough: Callable[[], Any], pace: Callable[[], bool] = lambda: True) -> None:
     """All of them make steps, as fast as the loop lets them, until it is enough; only while `pace` says so."""
-    give_up = time.monotonic() + seconds
+    give_up = time.monotonic() + PATIENCE
     while not enough():
         assert time.monotonic() < give_up, "did not come to pass"
         for puppet in puppets:
@@ -289,4 +334,4 @@ async def train(puppets: list[Puppet], enough: Callable[[], Any], seconds: float
         await asyncio.sleep(0.001)
 
 
-__all__ = ["TOKEN", "Puppet", "Raw", "Refused", "running", "small_layout", "train", "until"]
+__all__ = ["PATIENCE", "TOKEN", "Puppet", "Raw", "Refused", "running", "small_layout", "train", "until"]

@@ -9,6 +9,7 @@ somewhere while they are harmed: links come back soon, and most turns carry on.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 
 from skerry.core.messages import Join
@@ -54,18 +55,23 @@ def turn(fleet: Fleet, learner: Learner, random: Random) -> None:
     if random.random() < 0.4:
         moves.append((lambda: len(fleet.plane.jobs), lambda: fleet.plane.work()))
     for channel in CHANNELS:
-        moves.append((lambda channel=channel: learner.incoming(channel), lambda channel=channel: learner.receive(channel)))
+        moves.append((partial(learner.incoming, channel), partial(learner.receive, channel)))
     for wire in fleet.wires_of(learner):
         for channel, queue in wire.up.items():
-            moves.append((queue.__len__, lambda wire=wire, channel=channel: fleet.hear(wire, channel)))
-        moves.append((lambda wire=wire: wire.outgoing is not None, lambda wire=wire: fleet.sent(wire)))
-        moves.append((lambda wire=wire: is_over(fleet, wire), lambda wire=wire: fleet.lose(wire)))
+            moves.append((partial(len, queue), partial(fleet.hear, wire, channel)))
+        moves.append((partial(is_going_out, wire), partial(fleet.sent, wire)))
+        moves.append((partial(is_over, fleet, wire), partial(fleet.lose, wire)))
     random.shuffle(moves)
     for under_way, move in moves:
         here = under_way()
         for _ in range(random.choice((0, 1, here, here))):
             if under_way():
                 move()
+
+
+def is_going_out(wire: Wire) -> bool:
+    """Whether a value has yet to leave on it."""
+    return wire.outgoing is not None
 
 
 def is_over(fleet: Fleet, wire: Wire) -> bool:

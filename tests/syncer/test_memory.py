@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from skerry.core.layout import TensorSpec, build_layout
-from skerry.core.messages import Applied, CopiedOut, CopyOut, Count, Delivery, Stepped, Welcome
+from skerry.core.messages import Delivery, TakeOver, Welcome
 from skerry.core.policy import Policy
 from skerry.fabric.link import Link
 from support.puppet import Puppet, train, until
@@ -31,24 +31,22 @@ class Light(Puppet):
         return SCRATCH[:nbytes]
 
     def on_bulk(self, link: Link, message: Delivery, buffer: memoryview) -> None:
-        if self.core.joined:
-            self.feed(message)
-        else:
-            self._early.append(message)
+        self.feed(message)
 
-    def step(self, tokens: int = 64) -> None:
-        self.count = Count(self.count.steps + 1, self.count.tokens + tokens, self.count.busy_us + 1000)
-        self.obey()
-        self.feed(Stepped(count=self.count))
+    def encode(self, fragment: int, copy: Any) -> tuple[bytes, None]:
+        return BODY, None
 
-    def obey(self) -> None:
-        while self._orders:
-            order: Any = self._orders.popleft()
-            if isinstance(order, CopyOut):
-                self._bodies[order.fragment] = BODY
-                self.feed(CopiedOut(fragment=order.fragment, step=order.step, count=self.count))
-            else:
-                self.feed(Applied(fragment=order.fragment, version=order.version, count=self.count))
+    def prepare(self, order: TakeOver, value: None, kept: None) -> tuple[None, None]:
+        return None, None
+
+    def follow(self, fragment: int, value: None) -> None: ...
+
+    def learn(self) -> None: ...
+
+    def copied(self, fragment: int) -> np.ndarray:
+        return self.theta[self.places[fragment]]
+
+    def assume(self, order: TakeOver, value: None, added: None) -> None: ...
 
 
 async def measure(syncer: SyncerProcess, learners: int) -> float:

@@ -11,10 +11,13 @@ import numpy as np
 from skerry.core.messages import Ask, Contribution, Count, Delivery
 from skerry.core.policy import ALL, Policy
 from skerry.fabric.client import ask_status
+from skerry.fabric.messages import Chunk
 from skerry.fabric.wire import encode
+from skerry.store.metrics import read
+from skerry.store.records import Begin
 from skerry.syncer.pool import Pool
 from skerry.syncer.shelf import Edition, Shelf
-from support.puppet import TOKEN, Puppet, running, small_layout, train, until
+from support.puppet import PATIENCE, TOKEN, Puppet, running, small_layout, train, until
 
 POLICY = Policy(fragments=2, interval=4, grace=0.9, silent_after=30.0)
 LAYOUT = small_layout(POLICY, width=200)
@@ -43,13 +46,13 @@ def test_a_full_pool_is_backpressure_and_nothing_is_lost(tmp_path):
 
         def enough():
             nonlocal most
-            most = max(most, server.run.pool.count - server.run.pool.free)
+            most = max(most, server.run.plane.pool.count - server.run.plane.pool.free)
             return server.run.core.rounds.closed >= 6
 
         await train(puppets, enough)
         assert most == 1 and server.run.core.rounds.contributors == 6 * server.run.core.rounds.closed
         assert not any(puppet.ended for puppet in puppets)
-        await until(lambda: server.run.pool.free == 1)
+        await until(lambda: server.run.plane.pool.free == 1)
 
     scenario(tmp_path, play, policy=POLICY.replace(quorum=ALL), buffers=1)
 
@@ -60,12 +63,13 @@ def test_a_body_half_sent_gives_its_buffer_back(tmp_path):
         message = Contribution(learner=bad.memory.learner, generation=1, fragment=0, step=0, base=0, since=Count(),
                                until=Count(1, 1, 1))  # fmt: skip
         nbytes = 2 * LAYOUT.sizes[0]
-        bad.link._bulk._write(encode(message, nbytes) + bytes(nbytes // 2))
-        await until(lambda: server.run.pool.free == 0)
+        part = encode(Chunk(body=99, offset=0), nbytes // 2) + bytes(nbytes // 2)
+        bad.link._bulk._write(encode(message, nbytes, number=99) + part)
+        await until(lambda: server.run.plane.pool.free == 0)
         await train([good], lambda: good.all(Ask))  # whose contribution must wait
         await bad.end()
         await train([good], lambda: server.run.core.rounds.closed >= 3)
-        await until(lambda: server.run.pool.free == 1)
+        await until(lambda: server.run.plane.pool.free == 1)
 
     scenario(tmp_path, play, buffers=1)
 
@@ -82,7 +86,7 @@ def test_a_contribution_whose_sender_vanishes_while_it_is_screened(tmp_path):
             await bad.join(server.address)
             await until(lambda: bad.core.joined)
         await train([good, bad], lambda: run.core.rounds.closed >= 3)
-        await until(lambda: run.pool.free == run.pool.count)
+        await until(lambda: run.plane.pool.free == run.plane.pool.count)
 
     scenario(tmp_path, play)
 
@@ -94,8 +98,8 @@ def test_a_slow_reader_delays_nobody(tmp_path):
         before = len(slow.bodies)
         await train([fast], lambda: server.run.core.rounds.closed >= 24)
         assert len(slow.bodies) == before and slow.ended is None
-        old = sum(len(bodies) for bodies in server.run.merger._bodies.values())
-        assert len(server.run.shelf._old) <= 1 and old <= 2 * POLICY.fragments, "no queue of old versions"
+        plane = server.run.plane
+        assert plane.shelf.old <= 1 and plane.merger.spare <= 2 * POLICY.fragments, "no queue of old versions"
         slow.reading = True
         slow.link.resume_bulk()
         newest = server.run.core.versions[:]
@@ -124,12 +128,14 @@ def test_status_and_metrics(tmp_path):
         assert before["phase"] == "waiting" and before["learners"] == []
         puppets = await begun(server, 2)
         puppets[0].link.send(puppets[0].vitals(loss=2.5, pid_trainer=7, host="here"))
-        await train(puppets, lambda: any(one["tokens_s"] for one in server._status["learners"]))
+        await train(puppets, lambda: any(one.tokens_s for one in server._status.learners))
         status = json.loads(await ask_status(server.address, token=TOKEN))
         assert status["run"] == server.name and status["phase"] == "running" and status["params"] == LAYOUT.total
         assert [one["state"] for one in status["learners"]] == ["training", "training"]
         assert status["learners"][0]["loss"] == 2.5 and status["learners"][0]["tokens_s"] > 0
         assert status["bytes_up"] > 0 and status["bytes_down"] > status["bytes_up"]
+        begun_at, *_ = read(tmp_path / "run" / "metrics.jsonl")
+        assert isinstance(begun_at, Begin) and begun_at.metrics == f"127.0.0.1:{server._exporter.port}"
         text = await asyncio.to_thread(_get, server._exporter.port)
         found = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
         assert float(found['skerry_rounds_total{result="closed"}']) >= 3
@@ -140,7 +146,7 @@ def test_status_and_metrics(tmp_path):
 
 
 def _get(port: int) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE) as answer:
         return answer.read().decode()
 
 
@@ -163,4 +169,4 @@ def test_shelf_keeps_old_versions_only_while_they_are_read():
             shelf.take(0, f"reader {version}")
     assert reused == [] and cut == ["reader 0"], "more than one model's worth of old bodies"
     shelf.give(next(iter(shelf._old)), "reader 0")
-    assert reused == [bodies[0]] and shelf.version(0) == 3 and shelf.version(1) == -1
+    assert reused == [bodies[0]] and shelf.present[0].version == 3 and shelf.present[1] is None

@@ -15,7 +15,7 @@ import pytest
 from skerry.core.policy import Policy
 from skerry.store.snapshot import load_snapshot
 from skerry.store.tape import segments, verify
-from support.puppet import Puppet, small_layout, train, until
+from support.puppet import PATIENCE, Puppet, small_layout, train, until
 from support.syncer_process import SyncerProcess
 
 pytestmark = pytest.mark.processes
@@ -97,8 +97,8 @@ def test_killed_and_resumed_the_run_goes_on(tmp_path):
             await train(puppets, some_rounds_are_saved, pace=in_time)
             assert await syncer.end(signal.SIGKILL) == -9
         saved = load_snapshot(snapshot)
-        policy = {**SETTINGS, "steps": saved.state["step"] + 120}
-        assert saved.state["step"] > 0
+        policy = {**SETTINGS, "steps": saved.state["members"]["step"] + 120}
+        assert saved.state["members"]["step"] > 0
         await train(puppets, lambda: all(p.ended for p in puppets))
         for puppet in puppets:
             for _ in range(3):
@@ -115,7 +115,7 @@ def test_killed_and_resumed_the_run_goes_on(tmp_path):
     saved, counts = asyncio.run(play())
     figures = json.loads((run_dir / "figures.json").read_text())
     ledger = figures["ledger"]
-    assert figures["run"] == saved.run and figures["step"] == saved.state["step"] + 120
+    assert figures["run"] == saved.run and figures["step"] == saved.state["members"]["step"] + 120
     assert ledger["processed"] == ledger["merged"] + ledger["lost"] and ledger["pending"] == 0
     assert figures["tokens_processed"] == sum(count.tokens for count in counts), "counted, though no syncer was there"
     assert figures["lost_by_cause"]["died"] > 0
@@ -146,14 +146,14 @@ def test_real_learners_outlive_a_killed_syncer(tmp_path):
                 hurry.touch()
                 with SyncerProcess(run_dir, policy, resume=True) as again:
                     assert await again.ready() == address
-                    said = [(await asyncio.to_thread(trainer.communicate, timeout=120))[0].decode() for trainer in trainers]
+                    told = [await asyncio.to_thread(trainer.communicate, timeout=PATIENCE) for trainer in trainers]
                     assert [trainer.returncode for trainer in trainers] == [0, 0]
                     assert await again.end() == 0
             finally:
                 for trainer in trainers:
                     trainer.kill()
                     trainer.wait()
-        return said
+        return [out.decode() for out, _ in told]
 
     said = asyncio.run(play())
     steps = [int(words.split("steps ")[1].split()[0]) for words in said]
@@ -209,7 +209,7 @@ def test_a_full_disk_at_the_end_is_waited_for(tmp_path):
 
     with SyncerProcess(run_dir, policy) as syncer:
         assert asyncio.run(play(syncer)) == 0
-    assert load_snapshot(run_dir / "store" / "snapshot.safetensors").state["step"] == 40
+    assert load_snapshot(run_dir / "store" / "snapshot.safetensors").state["members"]["step"] == 40
     assert (run_dir / "model" / "model.safetensors").exists()
     assert verify(segments(run_dir / "tape")[0]).difference == ""
 

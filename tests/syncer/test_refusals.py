@@ -21,6 +21,7 @@ from skerry.core.messages import (
     Refused,
     Report,
     RequestInitial,
+    TakenOver,
     Verdict,
     Welcome,
 )
@@ -64,20 +65,20 @@ def test_what_is_not_finite_is_refused_and_named(tmp_path, bad, capfd):
             spoiled.append(order)
 
         puppet.spoil = spoil
-        theta = server.run.merger.theta.copy()
+        theta = server.run.plane.merger.theta.copy()
         await train([puppet], lambda: spoiled)
         await until(lambda: puppet.all(Verdict))
         answer = puppet.all(Verdict)[0]
         tensor = LAYOUT.tensors[LAYOUT.fragments[answer.fragment][-1].tensor].name
         assert answer.verdict == "refused"
         assert answer.reason.startswith("non-finite") and answer.reason.endswith(f"in tensor {tensor}")
-        assert np.array_equal(server.run.merger.theta, theta), "the model is untouched"
+        assert np.array_equal(server.run.plane.merger.theta, theta), "the model is untouched"
         puppet.spoil = lambda order, values: None
         await until(lambda: puppet.memory.base == [0, 0] and len(puppet.all(Delivery)) >= 3)  # given again
         await train([puppet], lambda: server.run.core.rounds.closed >= 3)
-        assert np.isfinite(server.run.merger.theta).all()
+        assert np.isfinite(server.run.plane.merger.theta).all()
         assert server.run.core.ledger.total().lost["refused"] > 0
-        await until(lambda: server.run.pool.free == server.run.pool.count)
+        await until(lambda: server.run.plane.pool.free == server.run.plane.pool.count)
         return tensor
 
     tensor = scenario(tmp_path, play)
@@ -95,7 +96,7 @@ def test_a_model_that_is_not_finite_cannot_begin_a_run(tmp_path):
         assert "non-finite" in bad.ended or not server.run.core.versions
         await good.join(server.address)
         await until(lambda: good.begun)
-        assert np.array_equal(server.run.merger.theta, good.theta)
+        assert np.array_equal(server.run.plane.merger.theta, good.theta)
         assert good.all(Delivery)[0].version == 0
 
     scenario(tmp_path, play)
@@ -114,7 +115,7 @@ def test_the_next_one_gives_the_model_if_the_first_dies_of_it(tmp_path):
         await second.join(server.address)
         await first.end()
         await until(lambda: second.begun)
-        assert np.array_equal(server.run.merger.theta, second.theta) and np.array_equal(second.base, second.theta)
+        assert np.array_equal(server.run.plane.merger.theta, second.theta) and np.array_equal(second.base, second.theta)
 
     scenario(tmp_path, play)
 
@@ -170,7 +171,32 @@ def test_no_layout_at_all(tmp_path, text):
     scenario(tmp_path, play)
 
 
+IMPOSSIBLE = {
+    "a generation beyond all": Join(layout=LAYOUT.hash, generation=2**64 - 1),
+    "a learner beyond all": Join(layout=LAYOUT.hash, learner=2**63 - 1),
+    "more fragments than there are": Join(layout=LAYOUT.hash, generation=1, learner=0, bases=(0, 0, 7), settled=(Count(),) * 3),
+    "counters of fewer fragments than bases": Join(layout=LAYOUT.hash, generation=1, learner=0, bases=(0, 0), settled=()),
+    "a clock from nowhere": Join(layout=LAYOUT.hash, generation=1, learner=0, clock=1 << 60),
+    "counters below zero": Join(layout=LAYOUT.hash, count=Count(0, -1, 0)),
+}
+
+
+@pytest.mark.parametrize("what", IMPOSSIBLE)
+def test_a_join_that_no_learner_could_say_ends_its_link_and_nothing_else(tmp_path, what):
+    async def play(server):
+        (good,) = await begun(server)
+        bad = Raw(LAYOUT)
+        await bad.connect(server.address)
+        bad.link.send(IMPOSSIBLE[what])
+        await until(lambda: bad.ended)
+        await train([good], lambda: server.run.core.rounds.closed > 2)
+        assert len(server.run.core.members) == 1
+
+    scenario(tmp_path, play)
+
+
 SENSELESS = {
+    "a version that is not": lambda n: TakenOver(**n, fragment=0, version=99, clock=0, settled=Count(), count=Count()),
     "a fragment that is not": lambda n: Abstain(**n, fragment=7, step=1),
     "a clock from nowhere": lambda n: Report(**n, clock=1 << 60, count=Count()),
     "counters below zero": lambda n: Report(**n, clock=0, count=Count(-1, 0, 0)),
@@ -204,14 +230,14 @@ SENSELESS_BODIES = {
 def test_senseless_bodies_end_the_link_and_nothing_else(tmp_path, what):
     async def play(server):
         bad, good = await begun(server, 2)  # the bad one is the one that was asked for the model
-        theta = server.run.merger.theta.copy()
+        theta = server.run.plane.merger.theta.copy()
         message, nbytes = SENSELESS_BODIES[what]({"learner": bad.memory.learner, "generation": 1})
         await bad.link.send_bulk(message, bytes(nbytes))
         await until(lambda: bad.ended)
         assert "gave this side up" in bad.ended
-        assert np.array_equal(server.run.merger.theta, theta)
+        assert np.array_equal(server.run.plane.merger.theta, theta)
         await train([good], lambda: server.run.core.rounds.closed > 2)
-        await until(lambda: server.run.pool.free == server.run.pool.count)
+        await until(lambda: server.run.plane.pool.free == server.run.plane.pool.count)
 
     scenario(tmp_path, play)
 

@@ -18,6 +18,7 @@ from skerry.errors import ConfigError, DataError, RunDirError
 from skerry.store.export import export_model, load_values
 from skerry.store.files import Growing, clear_unfinished, settle
 from skerry.store.metrics import MetricsLog
+from skerry.store.records import Evaluation, Exited
 from skerry.store.snapshot import Origin, Snapshot, by_name, fill, load_snapshot, write_snapshot
 from skerry.store.tape import Action, Ended, Event, Head, Tape, read_tape, segments, verify
 
@@ -161,12 +162,11 @@ def test_a_growing_file_is_given_up_whole(tmp_path):
 
 def test_figures_are_lines_of_json(tmp_path):
     log = MetricsLog(tmp_path / "metrics.jsonl", print)
-    log.line(1.23456, "learner", learner=0, loss=float("nan"))
-    log.line(2.0, "round", included=(1, 2))
+    log.add(Exited(unix=1.5, learner=0, code=-9))
+    log.add(Evaluation(t=2.0, step=4, rounds=1, loss=float("nan")))
     log.close()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert lines[0] == {"t": 1.235, "kind": "learner", "learner": 0, "loss": None}
-    assert lines[1:] == [{"t": 2.0, "kind": "round", "included": [1, 2]}]
+    assert lines == [{"event": "exit", "unix": 1.5, "learner": 0, "code": -9}, {"t": 2.0, "step": 4, "rounds": 1, "loss": None}]
 
 
 def recorded(folder, *, change=None):
@@ -192,7 +192,7 @@ def test_a_tape_holds_what_was_told_and_decided(tmp_path):
     head, *rest, end = read_tape(path)
     assert head == HEAD and end == Ended()
     assert [(e.t, e.event) for e in rest if isinstance(e, Event)] == events
-    assert [type(e.action).__name__ for e in rest if isinstance(e, Action)][:2] == ["Welcome", "Seed"]
+    assert [type(e.action).__name__ for e in rest if isinstance(e, Action)][:2] == ["Welcome", "RequestInitial"]
     found = verify(path)
     assert found.difference == "" and found.events == 4 and found.actions >= 3
     recorded(tmp_path)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skerry.cli.amounts import seconds
+from skerry.config.amounts import seconds
 from skerry.errors import ConfigError
 from skerry.world.faults import Fault, FaultScript
 

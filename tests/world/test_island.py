@@ -5,14 +5,17 @@ Weightless runs; a step takes 1 s and makes 10 tokens, so that every figure can 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from skerry.core.learner import LearnerCore
+from skerry.core.messages import Applied, CopiedOut, CopyOut, TakeOver
 from skerry.core.presets import preset
 from skerry.simulate.rounds import Learner, Versions
-from skerry.syncer.figures import final_figures
+from skerry.store.figures import final_figures
 from skerry.world.run import VirtualRun
 from skerry.world.world import World
 from support.layouts import tiny_layout
@@ -21,11 +24,17 @@ TOKENS = 10
 
 
 class Told(Learner):
-    """A trainer that writes down when its steps ended, their numbers, and the progress that they were given."""
+    """A trainer that writes down when its steps ended, their numbers, and the progress that they were given; and when it took
+    values over."""
 
-    def __init__(self, log: list[tuple[int, float]], times: list[float], run: VirtualRun, fragments: int) -> None:
+    def __init__(self, log: list[tuple[int, float]], times: list[float], taken: list[float], run: VirtualRun,
+                 fragments: int) -> None:  # fmt: skip
         super().__init__(TOKENS, fragments)
-        self._log, self._times, self._run = log, times, run
+        self._log, self._times, self._taken, self._run = log, times, taken, run
+
+    def take_over(self, fragment: int, rule: str, body: int, copy: object) -> None:
+        self._taken.append(self._run.queue.now)
+        super().take_over(fragment, rule, body, copy)
 
     def step(self, step: int, progress: float, since_start: int) -> int:
         self._log.append((step, progress))
@@ -35,7 +44,7 @@ class Told(Learner):
 
 class Ran:
     """A run that is over, H = 4 and one fragment unless said otherwise. Of each learner's steps: `steps`, their numbers;
-    `rates`, the progress that they were given; `ends`, when they ended."""
+    `rates`, the progress that they were given; `ends`, when they ended. `taken`: when each learner took a value over."""
 
     def __init__(self, faults: str = "", *, name: str = "decoupled", learners: int = 1, link: str = "", fault_rate: float = 0.0,
                  downtime: float = 60.0, **changes: Any) -> None:  # fmt: skip
@@ -43,8 +52,9 @@ class Ran:
         world = World(learners=learners, faults=faults, link=link, fault_rate=fault_rate, downtime=downtime)
         logs: list[list[tuple[int, float]]] = [[] for _ in range(learners)]
         self.ends: list[list[float]] = [[] for _ in range(learners)]
+        self.taken: list[list[float]] = [[] for _ in range(learners)]
         self.live = VirtualRun(policy, tiny_layout(policy), world, Versions(policy.fragments),
-                               lambda m: Told(logs[m], self.ends[m], self.live, policy.fragments))  # fmt: skip
+                               lambda m: Told(logs[m], self.ends[m], self.taken[m], self.live, policy.fragments))  # fmt: skip
         self.live.run()
         self.end = self.live.queue.now
         self.steps = [[step for step, _ in log] for log in logs]
@@ -60,7 +70,7 @@ def test_what_a_frozen_agent_had_not_told_when_it_died_is_remembered_by_the_next
     """It handed over at 9 s and takes the round's value over at 10 s: by design that costs the step between. Who did not know
     would take the value over once more, at the cost of the steps since."""
     ran = Ran("stop:0.agent@9.5s+60s kill:0.agent@10.5s", steps=12, interval=8)
-    assert ran.figures["lost_by_cause"] == {"overlap": TOKENS, "excluded": 0, "refused": 0, "died": 0}
+    assert ran.figures.lost_by_cause == {"overlap": TOKENS, "excluded": 0, "refused": 0, "died": 0}
 
 
 def test_a_trainer_that_is_frozen_within_a_step_ends_it_later_by_as_long() -> None:
@@ -86,7 +96,7 @@ def test_a_slowed_learner_has_its_speed_back_when_the_fault_is_over() -> None:
 
 def test_slow_steps_are_busy_for_as_long_as_they_take() -> None:
     ran = Ran("slow:0x0.25@0s", steps=40)
-    assert ran.end == 164.0 and ran.figures["goodput"] > 0.99
+    assert ran.end == 164.0 and ran.figures.goodput > 0.99
 
 
 def test_synchronous_learners_hear_of_a_token_budgets_progress_with_what_is_delivered() -> None:
@@ -123,3 +133,36 @@ def test_a_killed_agent_is_back_after_a_second() -> None:
     ran = Ran("kill:1.agent@10.5s", name="diloco", learners=2, steps=40)
     assert ran.pauses(1) == [1.5]
     assert ran.end == 40.5
+
+
+def test_the_end_of_a_freeze_does_not_wake_an_agent_that_is_dead() -> None:
+    """Synchronous: its trainer stands at the boundary of 71 s when the agent, frozen and killed, would order a take-over."""
+    faults = "stop:1.agent@70s+3s kill:1.agent@72.5s"
+    ran = Ran(faults, name="streaming", learners=3, fragments=4, interval=8, steps=100, link="0.1s")
+    assert not [at for at in ran.taken[1] if 70 < at < 73.5]
+    assert [at for at in ran.taken[1] if 73.5 < at < 80]
+
+
+@pytest.mark.parametrize("name", ["decoupled", "diloco"])
+def test_an_order_is_carried_out_at_the_boundary_that_it_names(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here every order is for the third boundary from where it was given; in synchronous policies, where a trainer waits, for
+    that boundary itself."""
+    named: dict[tuple[type, int], list[int]] = {}
+    carried_out: list[tuple[int, int]] = []
+    handle = LearnerCore.handle
+
+    def later(core: LearnerCore, now: float, event: Any) -> list[Any]:
+        actions = handle(core, now, event)
+        for at, action in enumerate(actions):
+            if isinstance(action, CopyOut | TakeOver) and core.begun:
+                actions[at] = order = replace(action, at=core.count.steps + (0 if core.policy.synchronous else 3))
+                named.setdefault((type(order), order.fragment), []).append(order.at)
+        if isinstance(event, CopiedOut | Applied) and core.count.steps:
+            kind = CopyOut if isinstance(event, CopiedOut) else TakeOver
+            carried_out.append((named[kind, event.fragment].pop(0), event.count.steps))
+        return actions
+
+    monkeypatch.setattr(LearnerCore, "handle", later)
+    Ran(name=name, learners=2, steps=40)
+    assert len(carried_out) > 10
+    assert all(at == steps for at, steps in carried_out)

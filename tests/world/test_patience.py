@@ -56,7 +56,7 @@ def test_patience_that_loses_every_round_or_the_last_is_refused(policy: Any, wor
     ],
 )
 def test_what_can_work_is_not_refused(policy: Any, world: Any) -> None:
-    assert _run(policy, world).figures["rounds"] >= 1
+    assert _run(policy, world).figures.rounds >= 1
 
 
 @pytest.mark.parametrize(
@@ -73,9 +73,9 @@ def test_the_bounds_are_where_rounds_begin_to_be_lost(
     """Without the check a little less patience loses rounds or contributors; a little more loses at most the one at the end."""
     fleet = world.get("learners", 2)
     enough = _run({**policy, "final_timeout": 999.0, name: bound + 0.5}, world)
-    assert enough.figures["rounds_cancelled"] <= 1 and enough.figures["mean_contributors"] > 0.9 * fleet
+    assert enough.figures.rounds_cancelled <= 1 and enough.figures.mean_contributors > 0.9 * fleet
     with pytest.raises(ConfigError, match=name):
         _run({**policy, "final_timeout": 999.0, name: bound - 0.5}, world)
     monkeypatch.setattr(run, "check_patience", lambda *_: None)
     short = _run({**policy, "final_timeout": 999.0, name: bound - 0.5}, world)
-    assert short.figures["rounds_cancelled"] > 10 or short.figures["mean_contributors"] < 0.8 * fleet
+    assert short.figures.rounds_cancelled > 10 or short.figures.mean_contributors < 0.8 * fleet

@@ -53,6 +53,19 @@ def test_progress_never_falls_when_an_agent_is_replaced_behind_a_slow_link() -> 
     assert told[0] == sorted(told[0]) and told[0][62] > 0.2
 
 
+def test_a_version_exists_merge_s_after_its_rounds_close() -> None:
+    at_once, later = (run({"merge_s": seconds}, interval=16)[0].hub.core for seconds in (0.0, 1.5))
+    assert at_once.grace.sync.value == 0.0 and later.grace.sync.value == pytest.approx(1.5), "xi_sync is from the close on"
+    assert later.rounds.closed == at_once.rounds.closed and later.phase == "ended"
+    total = later.ledger.total()
+    assert total.processed == total.merged + sum(total.lost.values())
+
+
+def test_a_round_that_is_closing_counts_as_open() -> None:
+    prompt, slow = (run({"merge_s": seconds}, overlap=1, grace=0.0)[0].hub.core.rounds for seconds in (0.0, 6.0))
+    assert slow.skipped > prompt.skipped == 0 and slow.closed < prompt.closed
+
+
 @pytest.mark.parametrize(
     ("faults", "steps"),
     [

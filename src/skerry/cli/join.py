@@ -8,11 +8,10 @@ from typing import Annotated
 
 import tyro
 
-from skerry.cli.options import Maybe, TlsOptions, check_data, parse, start_from
-from skerry.cli.tree import Tree
+from skerry.cli.options import Maybe, TlsOptions, parse, start_from
 from skerry.learner.config import LearnerConfig
 from skerry.recipe.config import RecipeConfig
-from skerry.recipe.job import run_learner
+from skerry.recipe.tree import RunConfig
 
 EXAMPLES = """
 skerry join 10.0.0.5:7000 --token-file token                         one more learner, Python's own sources
@@ -39,12 +38,13 @@ class JoinCommand:
 
 def main(arguments: list[str]) -> int:
     """The command."""
-    tree, rest = start_from(Tree, arguments)
+    tree, rest = start_from(RunConfig, arguments)
     default = JoinCommand(address=tyro.MISSING, token_file=tyro.MISSING, config=rest["config"], recipe=tree.recipe,
                           shm_dir=tree.learner.shm_dir)  # fmt: skip
     command = parse(JoinCommand, arguments, command="join", examples=EXAMPLES, default=default)
     learner = LearnerConfig(syncer=command.address, token_file=command.token_file, learner=command.id,
                             tls=command.tls.config() or tree.learner.tls, shm_dir=command.shm_dir)  # fmt: skip
-    check_data(command.recipe.data)
+    from skerry.recipe.job import run_learner  # late: it brings torch
+
     run_learner(command.recipe, learner)
     return 0

@@ -7,23 +7,23 @@ then everything, with that as the defaults; so that --help shows the values as t
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from inspect import cleandoc
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from skerry.cli.complaints import in_one_line
-from skerry.errors import DataError
+from skerry.config.toml import read
+from skerry.config.tree import Values, load
 from skerry.fabric.tls import TlsConfig
-
-if TYPE_CHECKING:
-    from skerry.cli.tree import Tree
+from skerry.recipe.tree import PRESET, RunConfig
 
 T = TypeVar("T")
+R = TypeVar("R", bound=RunConfig)
 Shown: TypeAlias = tyro.conf.AvoidSubcommands[T]
 """A part of the tree as flags: what may be none and is a table of its own (tls) is for the file."""
 
@@ -54,6 +54,16 @@ def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
                                     str_from_instance=lambda value: [str(value)])  # fmt: skip
 
 
+@_REGISTRY.primitive_rule
+def _texts(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[tuple[str, ...]] | None:
+    """No texts are shown as "none", rather than as nothing at all."""
+    if info.type != tuple[str, ...] or tyro.conf.UseAppendAction in info.markers:
+        return None
+    return PrimitiveConstructorSpec(nargs="*", metavar="[STR [STR ...]]", instance_from_str=tuple,
+                                    is_instance=lambda value: isinstance(value, tuple),
+                                    str_from_instance=lambda value: list(value) or ["none"])  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class TlsOptions:
     """Encryption. Nothing given: plain TCP."""
@@ -80,19 +90,18 @@ def parse(kind: type[T], arguments: Sequence[str], *, command: str, examples: st
     description = f"{cleandoc(kind.__doc__ or '')}\n\nexamples:\n{lines}"
     given = ["--recipe.data" + a.removeprefix("--data") if a.split("=")[0] == "--data" else a for a in arguments]
 
-    def read(args: Sequence[str]) -> T:
+    def read(args: Sequence[str]) -> Any:
         return tyro.cli(kind, prog=f"skerry {command}", description=description, args=args, default=default,
                         config=(tyro.conf.DisallowNone,), registry=_REGISTRY)  # fmt: skip
 
     with in_one_line(command, given, lambda: read(["--help"])):
-        return read(given)
+        found: T = read(given)
+        return found
 
 
-def start_from(kind: type[Tree], arguments: Sequence[str]) -> tuple[Any, dict[str, Any]]:
-    """The tree (Tree or TrainConfig) to start from, and what --config and --preset said. With --resume and without
-    --config that is the run's own config.toml."""
-    from skerry.cli.tree import load  # late: it brings torch, which `skerry status` does without
-
+def start_from(kind: type[R], arguments: Sequence[str]) -> tuple[R, dict[str, Any]]:
+    """The tree to start from, and what --config and --preset said. With --resume and without --config that is the run's own
+    config.toml."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for option in ("--config", "--preset", "--name"):
         first.add_argument(option)
@@ -100,18 +109,16 @@ def start_from(kind: type[Tree], arguments: Sequence[str]) -> tuple[Any, dict[st
     first.add_argument("--resume", "--syncer.resume", action="store_true")
     found, _ = first.parse_known_args(list(arguments))
     config = Path(found.config) if found.config else None
-    tree = load(kind, config, found.preset)
+    named = [("--preset", {PRESET: found.preset})] if found.preset else []
+    tree = load(kind, *([(str(config), read(config))] if config else []), *named)
     if config is None and found.resume:
         folder = Path(found.run_dir) if found.run_dir else tree.syncer.run_dir
         own = (Path("runs") / found.name if found.name else folder) / "config.toml"
         if own.exists():
-            config, tree = own, load(kind, own, found.preset)
+            config, tree = own, load(kind, (str(own), read(own)), *named)
     return tree, {"config": config, "preset": found.preset}
 
 
-def check_data(paths: Sequence[str]) -> None:
-    """Raises DataError for what would be read without end (/dev/zero, a pipe)."""
-    for given in paths:
-        path = Path(given).expanduser()
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise DataError(f"{given} is neither a file nor a folder", remedy="name files or folders that hold text")
+def by_key(command: Any, flags: Mapping[str, str]) -> Values:
+    """What the options say, by the key of the tree that each stands for (`flags`: the option's name by the key)."""
+    return {key: value for key, name in flags.items() if (value := getattr(command, name)) is not None}

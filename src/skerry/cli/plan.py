@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from skerry.cli.canvas import COLOURS, SMALL, TITLE, canvas, png
 from skerry.cli.options import parse
 from skerry.cli.outputs import OutputOptions, emit, table
 from skerry.cli.progress import Bar
-from skerry.cli.toml import filled, read, write
-from skerry.errors import ConfigError
+from skerry.recipe.tree import TrainConfig
+from skerry.report.pictures.plan import picture
 from skerry.simulate.advice import (
     More,
     Neighbour,
@@ -28,11 +27,10 @@ from skerry.simulate.advice import (
     why_not,
     why_not_decoupled,
 )
-from skerry.simulate.fleet import Fleet, Site
+from skerry.simulate.fleet import read_fleet
 from skerry.simulate.plan import GBIT, METHODS, Choice, Planner
+from skerry.syncer.config import SyncerConfig
 
-NEEDED = ("chips", "speed")
-FAR = 3.0  # times the longest and the dearest choice that could be sensible
 BESIDE = ("instead", "tau", "days", "cost", "goodput", "kept", "site_gbit", "why_not")
 EXAMPLES = """
 skerry plan examples/fleet.toml                  the plan, its figures, and runs/plan/config.toml
@@ -79,35 +77,12 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def read_fleet(path: Path) -> Fleet:
-    """The file. Raises ConfigError for unknown keys, wrong types, and what a site cannot do without."""
-    tables = read(path)
-    listed = tables.pop("sites", [])
-    if not isinstance(listed, list) or not all(isinstance(site, dict) for site in listed):
-        raise ConfigError(f"{path}: sites is no list of tables", remedy="write [[sites]] above the keys of each site")
-    sites = []
-    for number, site in enumerate(listed):
-        where = f"sites.{site.get('name', number)}"
-        for key in NEEDED:
-            if key not in site:
-                raise ConfigError(f"{path}: {where} has no {key}", remedy=f"every site needs {' and '.join(NEEDED)}")
-        sites.append(filled(Site(name=str(number), chips=1, speed=1.0), site, str(path), f"{where}."))
-    fleet = replace(filled(Fleet(), tables, str(path)), sites=tuple(sites))
-    for key in ("params", "tokens"):
-        if key not in tables.get("model", {}):
-            raise ConfigError(f"{path}: model.{key} is missing", remedy="write it into the table [model]")
-    return fleet
-
-
 def write_config(path: Path, planner: Planner, chosen: Choice) -> None:
     """The chosen run, for `skerry train` and `skerry syncer`. Raises StorageError."""
-    from skerry.cli.tree import TrainConfig  # late: it brings torch
-    from skerry.syncer.config import SyncerConfig
-
     assert chosen.policy is not None
     policy = chosen.policy.replace(**planner.patience(chosen))
     planned = TrainConfig(learners=chosen.learners, policy=policy, syncer=SyncerConfig(run_dir=Path("runs/planned")))
-    write(path, planned, head=REACHING)
+    planned.write(path, head=REACHING)
     print(f"{path} listens on this machine alone; for other sites, its first lines say what to set", file=sys.stderr)
 
 
@@ -160,47 +135,3 @@ def _text(planner: Planner, choices: Sequence[Choice], chosen: Choice, advice: d
         "", "the plan with one knob set otherwise (quality is not predicted: what [choices] has first counts as better):",
         table([{name: row[name] for name in BESIDE} for row in advice["neighbours"]]),
     ])  # fmt: skip
-
-
-def picture(choices: Sequence[Choice], chosen: Choice) -> bytes:
-    """A point for each choice. What is so far off that the rest would shrink to a corner is a note in the legend."""
-    figure, (axes,) = canvas("Plan: cost against time", size=(9, 6))
-    best = front(choices, chosen)
-    days, cost = FAR * max(choice.days for choice in best), FAR * max(choice.cost for choice in best)
-    shown = [choice for choice in choices if choice.days <= days and choice.cost <= cost]
-    for name, mark, size, colour in zip(METHODS, "osd^", (22, 60, 110, 30), COLOURS, strict=False):
-        some = [choice for choice in shown if choice.method == name]
-        far = [choice.days for choice in choices if choice.method == name and choice not in shown]
-        label = name + (f" ({len(far)} beyond the picture: {min(far):,.0f} to {max(far):,.0f} days)" if far else "")
-        axes.scatter([choice.days for choice in some], [choice.cost for choice in some], s=size, marker=mark, facecolors="none",
-                     edgecolors=colour, linewidths=1.2, label=label)  # fmt: skip
-    axes.step([choice.days for choice in best], [choice.cost for choice in best], where="post", color="#555555", linewidth=0.9,
-              label="none is both faster and cheaper", zorder=0)  # fmt: skip
-    label = f"the plan: {chosen.names}, M = {chosen.learners}"
-    axes.plot(chosen.days, chosen.cost, "*", color="black", markersize=14, label=label, zorder=0)
-    axes.set_title("A point for each set of sites, learners per site and method", **TITLE)
-    axes.set_xlabel("days")
-    axes.set_ylabel("cost")
-    _scales(axes, shown)
-    axes.legend(**SMALL)
-    return png(figure)
-
-
-def _scales(axes: Any, shown: Sequence[Choice]) -> None:
-    """Logarithms with plain numbers at their ticks; no scale of cost where nothing costs anything."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    costs = [choice.cost for choice in shown]
-    axes.set_xscale("log")
-    if min(costs) > 0:
-        axes.set_yscale("log")
-    elif max(costs) == 0:
-        axes.set_ylim(-1, 1)
-        axes.set_yticks([0.0])
-        axes.set_ylabel("cost (the fleet has no prices)")
-    else:
-        axes.set_ylim(bottom=-0.03 * max(costs))  # so that the marks of what costs nothing are whole
-    for axis in [axes.xaxis] if min(costs) <= 0 else [axes.xaxis, axes.yaxis]:
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
-        axis.set_minor_formatter(NullFormatter())

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from skerry import errors
-from skerry.cli.toml import default
 from skerry.errors import SkerryError
 
 BEGIN, END = "<!-- made by skerry.cli.reference -->", "<!-- end of what it made -->"
@@ -47,8 +46,7 @@ def tables(root: Any, prefix: str = "", without: Container[str] = ()) -> str:
         if is_dataclass(value):
             parts.append(f"### `[{prefix}{field.name}]`\n\n{_intro(type(value))}\n\n{tables(value, f'{prefix}{field.name}.')}")
         else:
-            given = default(field)
-            shown = "" if given is MISSING else f"`{_toml(value)}`"
+            shown = "" if field.default is field.default_factory is MISSING else f"`{_toml(value)}`"
             rows.append(f"| `{prefix}{field.name}` | {_kind(hints[field.name], field.type)} | {shown} | {means[field.name]} |")
     head = "| key | type | default | meaning |\n| --- | --- | --- | --- |\n"
     return "\n".join(([head + "\n".join(rows) + "\n"] if rows else []) + parts)
@@ -96,8 +94,8 @@ def _toml(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    from skerry.cli.lab_tree import LabConfig
-    from skerry.cli.tree import Tree
+    from skerry.recipe.lab import LabConfig
+    from skerry.recipe.tree import RunConfig
 
     path = Path(sys.argv[1])
-    path.write_text(written(path.read_text(), Tree(), LabConfig()))
+    path.write_text(written(path.read_text(), RunConfig(), LabConfig()))

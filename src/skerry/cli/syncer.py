@@ -9,12 +9,9 @@ from typing import Annotated
 import tyro
 
 from skerry.cli.options import Maybe, Shown, TlsOptions, parse, start_from
-from skerry.cli.toml import write
-from skerry.cli.tree import Tree
 from skerry.core.policy import Policy
-from skerry.errors import StorageError
+from skerry.recipe.tree import RunConfig
 from skerry.syncer.config import SyncerConfig
-from skerry.syncer.server import run_syncer
 
 EXAMPLES = """
 skerry syncer --run-dir runs/shared                                     for learners on this machine
@@ -40,23 +37,21 @@ class SyncerCommand:
 
 def main(arguments: list[str]) -> int:
     """The command."""
-    tree, rest = start_from(Tree, arguments)
+    tree, rest = start_from(RunConfig, arguments)
     default = SyncerCommand(policy=tree.policy, syncer=tree.syncer, **rest)
     command = parse(SyncerCommand, arguments, command="syncer", examples=EXAMPLES, default=default)
     tls = command.tls.config()
     syncer = replace(command.syncer, tls=tls) if tls else command.syncer
     _keep_config(command.config, replace(tree, policy=command.policy, syncer=replace(syncer, resume=False)),
                  resume=syncer.resume)  # fmt: skip
+    from skerry.syncer.server import run_syncer  # late: it brings torch
+
     return run_syncer(syncer, command.policy)
 
 
-def _keep_config(given: Path | None, tree: Tree, *, resume: bool) -> None:
+def _keep_config(given: Path | None, tree: RunConfig, *, resume: bool) -> None:
     """Write the run's config.toml, from which --resume starts; unless `skerry train` did, or another run lies there."""
     own = tree.syncer.run_dir / "config.toml"
     if own.exists() and (not resume or (given is not None and given.resolve() == own.resolve())):
         return
-    try:
-        own.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot make {own.parent}: {error.strerror}", remedy="choose another --run-dir") from error
-    write(own, tree)
+    tree.write(own)

@@ -10,12 +10,11 @@ from typing import Annotated
 
 import tyro
 
-from skerry.cli.options import Maybe, Shown, check_data, parse, start_from
-from skerry.cli.toml import write
-from skerry.cli.tree import TrainConfig
+from skerry.cli.options import Maybe, Shown, parse, start_from
 from skerry.errors import RunDirError, SkerryError
 from skerry.launch.local import Job, LocalRun
 from skerry.recipe.data import Corpus, load_corpus
+from skerry.recipe.tree import TrainConfig
 from skerry.report.write import write_report
 
 EXAMPLES = """
@@ -46,12 +45,11 @@ class TrainCommand:
 def main(arguments: list[str]) -> int:
     """The command."""
     command = read_command(arguments)
-    config = _settled(command.tree)
-    check_data(config.recipe.data)
+    config = replace(command.tree, recipe=command.tree.recipe.shared_by(command.tree.learners))
     corpus = load_corpus(config.recipe.data, config.recipe.context)
     run_dir = config.syncer.run_dir
     _prepare(run_dir, force=command.force, resume=command.resume)
-    write(run_dir / "config.toml", config)
+    config.write(run_dir / "config.toml")
     run = LocalRun(job(config, resume=command.resume), config.launch, config.faults)
     try:
         run.run()
@@ -82,18 +80,11 @@ def job(config: TrainConfig, *, resume: bool) -> Job:
     tree = ("--config", str(run_dir / "config.toml"))
     token = ("--token-file", str(config.syncer.token_file or run_dir / "token"))
     return Job(
-        run_dir=run_dir, learners=config.learners, steps=config.policy.steps,
+        run_dir=run_dir, learners=config.learners,
         syncer=(*this, "syncer", *tree, *(("--resume",) if resume else ())),
         learner=lambda address, learner: (*this, "join", address, *tree, *token, "--id", str(learner)),
         evaluator=(sys.executable, "-m", "skerry.recipe.evaluate", str(run_dir)) if config.launch.evaluate else None,
     )  # fmt: skip
-
-
-def _settled(config: TrainConfig) -> TrainConfig:
-    """The tree as it will run: a shard of the data for each learner, unless the shards are given."""
-    if config.recipe.shards:
-        return config
-    return replace(config, recipe=replace(config.recipe, shards=config.learners))
 
 
 def _prepare(run_dir: Path, *, force: bool, resume: bool) -> None:

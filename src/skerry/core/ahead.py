@@ -19,22 +19,23 @@ _NEVER = sys.maxsize
 class Ahead:
     """When which fragments were asked for, in own steps, and for which of them the learner came too late."""
 
-    def __init__(self) -> None:
+    __slots__ = ("_asked", "_expected", "_late", "soonest")
+
+    def __init__(self, fragments: int) -> None:
         self.soonest = _NEVER  # nothing is due before
-        self._asked: dict[int, int] = {}  # fragment -> own steps at the last question
-        self._expected: dict[int, int] = {}  # and at the next one
+        self._asked = [_NEVER] * fragments  # own steps at the last question
+        self._expected = [_NEVER] * fragments  # and at the next one
         self._late: set[int] = set()
 
     def asked(self, fragment: int, steps: int) -> None:
         """A question, after so many own steps."""
-        last = self._asked.get(fragment, steps)
+        last, expected = self._asked[fragment], _NEVER
         self._asked[fragment] = steps
         if steps > last:
-            self._expected[fragment] = 2 * steps - last
+            expected = 2 * steps - last
             if fragment in self._late:
-                self.soonest = min(self.soonest, 2 * steps - last)
-        else:
-            self._expected.pop(fragment, None)
+                self.soonest = min(self.soonest, expected)
+        self._expected[fragment] = expected
 
     def late(self, fragment: int) -> None:
         """The hand-over came too late for its round."""
@@ -46,6 +47,6 @@ class Ahead:
         whose question is expected first, first."""
         if steps < self.soonest:
             return []
-        waiting = sorted((self._expected[p], p) for p in self._late if p in self._expected)
+        waiting = sorted([(self._expected[p], p) for p in self._late])
         self.soonest = waiting[0][0] if waiting else _NEVER
         return [fragment for at, fragment in waiting if at <= steps]

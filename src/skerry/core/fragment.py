@@ -92,6 +92,8 @@ TABLE: dict[State, dict[Input, State]] = {
 class Tally:
     """What a learner's fragments count together: how many are in which state, and the hand-overs that were begun."""
 
+    __slots__ = ("begun", "of")
+
     def __init__(self) -> None:
         self.of = dict.fromkeys(State, 0)
         self.begun = 0
@@ -100,6 +102,9 @@ class Tally:
 class Fragment:
     """One fragment's business. Its base and its settled counters stand in the learner's memory. `pace` in its methods: the
     learner's clock if values are taken over at their step (synchronous policies), else AT_ONCE."""
+
+    __slots__ = ("_abstained", "_ahead", "_last", "_last_heard", "_memory", "_order", "_policy", "_refused", "_tally",
+                 "delivery", "index", "message", "question", "state", "taken_step", "turn", "until")  # fmt: skip
 
     def __init__(self, index: int, policy: Policy, memory: LearnerMemory, tally: Tally, ahead: Ahead) -> None:
         self.index = index
@@ -165,11 +170,12 @@ class Fragment:
         """Order a copy for the question of that step, UNASKED for one that is still to come."""
         if self.state is State.IDLE:
             self._tally.begun = self.turn = self._tally.begun + 1
-        out = self._forget()
         self._moved(why)
+        out: list[LearnerAction] = [] if self.until is None else self._forget()
         self.question = step
         self._order = order = CopyOut(fragment=self.index, step=step)
-        return [*out, order]
+        out.append(order)
+        return out
 
     def copied(self, event: CopiedOut, pace: int) -> list[LearnerAction]:
         """The trainer has copied it out."""
@@ -222,8 +228,7 @@ class Fragment:
 
     def delivered(self, event: Delivery, pace: int) -> list[LearnerAction]:
         """A value has come."""
-        p, held, memory = self.index, self.delivery, self._memory
-        newest = memory.base[p]
+        p, held, memory, newest = self.index, self.delivery, self._memory, self._memory.base[self.index]
         if self._refused and event.version == newest:
             newest -= 1  # the same one once more, to be rid of what was refused
         if self.state is State.ORDERED:
@@ -239,19 +244,13 @@ class Fragment:
         return self.settle(out, pace)
 
     def settle(self, out: list[LearnerAction], pace: int) -> list[LearnerAction]:
-        """Add what can be done now, until nothing follows: what waits may be taken over, the last question answered."""
-        while (self.delivery is not None or self._last >= 0) and self._follows(out, pace):
-            pass
+        """Add what can be done now: what waits may be taken over, then the last question answered."""
+        if self.delivery is not None and not self._took(self.delivery, out, pace):
+            return out
+        if self._last >= 0 and (self.state is State.NO_BASE or Input.AFRESH in TABLE[self.state]):
+            step, self._last = self._last, -1
+            out += [self.abstain(step)] if self.state is State.NO_BASE else self.copy_out(Input.AFRESH, step)
         return out
-
-    def _follows(self, out: list[LearnerAction], pace: int) -> bool:
-        if self.delivery is not None:
-            return self._took(self.delivery, out, pace)
-        if self.state is not State.NO_BASE and Input.AFRESH not in TABLE[self.state]:
-            return False
-        step, self._last = self._last, -1
-        out += [self.abstain(step)] if self.state is State.NO_BASE else self.copy_out(Input.AFRESH, step)
-        return True
 
     def _took(self, delivery: Delivery, out: list[LearnerAction], pace: int) -> bool:
         p = self.index

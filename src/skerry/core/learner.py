@@ -62,6 +62,10 @@ class LearnerCore:
     """One learner's state machine. `memory` is kept true at every moment; give the same one to the next agent. Everything
     that is public besides `handle` is to be read only."""
 
+    __slots__ = ("_ahead", "_detached", "_early", "_finishing", "_left", "_looks_ahead", "_lost_at", "_now", "_pacing",
+                 "_run_steps", "_slots", "_tally", "_told", "begun", "count", "fragments", "joined", "layout", "memory",
+                 "policy", "progress")  # fmt: skip
+
     def __init__(self, policy: Policy, layout: Layout, memory: LearnerMemory, count: Count = Count()) -> None:
         """`count`: the trainer's raw counters, as far as a new agent knows them."""
         self.policy = policy
@@ -71,7 +75,7 @@ class LearnerCore:
         self.progress = 0.0
         self.begun = memory.generation > 0 and min(memory.base) >= 0  # training has been let go
         self.joined = False
-        self._ahead, self._tally = Ahead(), Tally()
+        self._ahead, self._tally = Ahead(policy.fragments), Tally()
         self.fragments = [Fragment(p, policy, memory, self._tally, self._ahead) for p in range(policy.fragments)]
         self._pacing = Pacing(policy, self.fragments, self._tally) if policy.synchronous else None
         self._slots = policy.slots
@@ -84,20 +88,12 @@ class LearnerCore:
         self._told = Count()  # the raw counters that the last Join bore
         self._early: list[Delivery] = []  # came before the Welcome, which travels on another connection
         self._now = 0.0
-        self._lost_at: float | None = None  # when there was last a link
-        self._handlers: dict[type, Callable[[Any], list[LearnerAction]]] = {
-            Stepped: self._stepped, CopiedOut: self._copied_out, Applied: self._applied, LoopLeft: self._loop_left,
-            Welcome: self._welcome, Refused: self._refused, RequestInitial: self._provide, Ask: self._ask,
-            Verdict: self._verdict, Cancel: lambda at: self.fragments[at.fragment].answered(at.step, None, self._pace),
-            Delivery: self._delivery, BudgetReached: self._finish, RunOver: lambda _: self._detach(),
-            Linked: self._linked, Unlinked: self._unlinked, Beat: self._beat, TrainerEnded: self._leave,
-            Recovered: self._recovered,
-        }  # fmt: skip
+        self._lost_at: float | None = None  # when it was last joined; None: never lost yet
 
     def handle(self, now: float, event: LearnerEvent) -> list[LearnerAction]:
         """What follows from the event. `now`: seconds, never falling."""
         self._now = now
-        out = self._handlers[type(event)](event)
+        out = _HANDLERS[type(event)](self, event)
         if self._pacing is not None and self.begun:
             self._pacing.let_go(self.clock, out)
         return out
@@ -117,9 +113,9 @@ class LearnerCore:
         return AT_ONCE if self._pacing is None else self._pacing.pace(self.clock)
 
     def _saw(self, progress: float) -> None:
-        """The run's. It never falls."""
+        """The run's. It never falls: whoever calls this often has looked for that himself."""
         if progress > self.progress:
-            self.progress = min(1.0, progress)
+            self.progress = progress if progress < 1.0 else 1.0
 
     # ------------------------------------------------------------------ the link
 
@@ -127,7 +123,6 @@ class LearnerCore:
         if self._detached:
             return []
         memory = self.memory
-        self._lost_at = self._now
         self._told = self.count
         return [Join(learner=memory.learner, generation=memory.generation, layout=self.layout.hash,
                      count=self.count.minus(memory.origin), clock=self.clock, bases=tuple(memory.base),
@@ -135,8 +130,8 @@ class LearnerCore:
 
     def _unlinked(self, event: Unlinked) -> list[LearnerAction]:
         """Until the next Welcome nothing is sent. What was delivered stays."""
-        self.joined = False
-        self._lost_at = self._now
+        if self.joined:
+            self.joined, self._lost_at = False, self._now
         early, self._early = self._early, []
         return [Drop(fragment=delivery.fragment, version=delivery.version) for delivery in early]
 
@@ -194,7 +189,9 @@ class LearnerCore:
         if event.progress > self.progress:
             self._saw(event.progress)
         if self._run_steps:
-            self._saw((count.steps + self.memory.shift) / self._run_steps)
+            share = (count.steps + self.memory.shift) / self._run_steps
+            if share > self.progress:
+                self._saw(share)
         out: list[LearnerAction] = [self._report()] if self.joined else []
         if self._pacing is not None:
             self._pacing.stepped(count.steps, self.clock, self.joined, out)
@@ -225,7 +222,8 @@ class LearnerCore:
     # ------------------------------------------------------------------ hand-over and take-over
 
     def _ask(self, event: Ask) -> list[LearnerAction]:
-        self._saw(event.progress)
+        if event.progress > self.progress:
+            self._saw(event.progress)
         fragment = self.fragments[event.fragment]
         if event.final:
             return fragment.asked_last(event.step, self._pace)
@@ -236,8 +234,12 @@ class LearnerCore:
             self.count = event.count
         if event.step == INITIAL:
             memory = self.memory
-            return [ProvideInitial(learner=memory.learner, generation=memory.generation, fragment=event.fragment)]
-        return self.fragments[event.fragment].copied(event, self._pace)
+            provided = ProvideInitial(learner=memory.learner, generation=memory.generation, fragment=event.fragment)
+            return [provided] if self.joined else []  # it is requested anew
+        out = self.fragments[event.fragment].copied(event, AT_ONCE if self._pacing is None else self._pace)
+        if not self.joined:  # the next Welcome sends it
+            out = [action for action in out if type(action) is not Contribution]
+        return out
 
     def _verdict(self, event: Verdict) -> list[LearnerAction]:
         out: list[LearnerAction] = []
@@ -247,14 +249,18 @@ class LearnerCore:
             out += self.fragments[event.fragment].answered(event.step, event.verdict, self._pace)
         return out
 
+    def _cancel(self, event: Cancel) -> list[LearnerAction]:
+        return self.fragments[event.fragment].answered(event.step, None, self._pace)
+
     def _delivery(self, event: Delivery) -> list[LearnerAction]:
         if not self.joined:
             self._early.append(event)
             return []
-        self._saw(event.progress)
+        if event.progress > self.progress:
+            self._saw(event.progress)
         fragment = self.fragments[event.fragment]
         first = fragment.delivery is None
-        out = fragment.delivered(event, self._pace)
+        out = fragment.delivered(event, AT_ONCE if self._pacing is None else self._pace)
         if self._pacing is not None and fragment.delivery is not None:
             self._pacing.delivered(fragment, first)
         return out
@@ -263,7 +269,7 @@ class LearnerCore:
         memory, p = self.memory, event.fragment
         if event.count > self.count:
             self.count = event.count
-        old, fragment = self.clock, self.fragments[p]
+        old, fragment = self.count.steps + memory.shift, self.fragments[p]
         out: list[LearnerAction] = []
         order = fragment.applied(event)
         if order is not None:
@@ -272,9 +278,9 @@ class LearnerCore:
                                  clock=clock, settled=memory.settled[p], count=event.count.minus(memory.origin)))  # fmt: skip
             if self._pacing is not None and clock > old:
                 self._pacing.jumped(old, clock, self.joined, out)
-        fragment.settle(out, self._pace)
+        fragment.settle(out, AT_ONCE if self._pacing is None else self._pace)
         self._copy_ahead(out)
-        return self._begin(out)
+        return out if self.begun else self._begin(out)
 
     def _recovered(self, event: Recovered) -> list[LearnerAction]:
         self.count = max(self.count, event.count)
@@ -311,6 +317,9 @@ class LearnerCore:
             self._pacing.take_over(self.clock, out)
         return out
 
+    def _run_over(self, event: RunOver) -> list[LearnerAction]:
+        return self._detach()
+
     def _detach(self, why: str = "") -> list[LearnerAction]:
         """Let the trainer go, and say nothing more; once."""
         if self._detached:
@@ -327,3 +336,14 @@ class LearnerCore:
         memory = self.memory
         return [Leave(learner=memory.learner, generation=memory.generation, count=event.count.minus(memory.origin),
                       reason=event.reason)]  # fmt: skip
+
+
+_HANDLERS: dict[type, Callable[[LearnerCore, Any], list[LearnerAction]]] = {
+    Stepped: LearnerCore._stepped, CopiedOut: LearnerCore._copied_out, Applied: LearnerCore._applied,
+    LoopLeft: LearnerCore._loop_left, Welcome: LearnerCore._welcome, Refused: LearnerCore._refused,
+    RequestInitial: LearnerCore._provide, Ask: LearnerCore._ask, Verdict: LearnerCore._verdict, Cancel: LearnerCore._cancel,
+    Delivery: LearnerCore._delivery, BudgetReached: LearnerCore._finish, RunOver: LearnerCore._run_over,
+    Linked: LearnerCore._linked, Unlinked: LearnerCore._unlinked, Beat: LearnerCore._beat, TrainerEnded: LearnerCore._leave,
+    Recovered: LearnerCore._recovered,
+}  # fmt: skip
+"""One table for all: of a thousand learners' own tables, none would ever be found in the processor's cache."""

@@ -98,11 +98,11 @@ class Ledger:
             return
         if count.tokens < done.tokens or count.busy_us < done.busy_us:  # no honest learner's counters fall
             count = Count(count.steps, max(count.tokens, done.tokens), max(count.busy_us, done.busy_us))
-        tokens = count.tokens - done.tokens
+        tokens, size = count.tokens - done.tokens, self.total_size
         tally = self.tallies[account.learner]
         tally.tokens += tokens
-        tally.processed += tokens * self.total_size
-        tally.busy_processed += (count.busy_us - done.busy_us) * self.total_size
+        tally.processed += tokens * size
+        tally.busy_processed += (count.busy_us - done.busy_us) * size
         self.tokens += tokens
         account.count = count
 

@@ -131,8 +131,9 @@ class Members:
     def set_clock(self, member: Member, clock: int) -> None:
         """The member's t_m; it never falls."""
         if clock > member.clock:
-            if member.standing is LIVE:
-                self._count(member.clock, -1)
+            if member.standing is LIVE and clock > self.step:
+                if member.clock > self.step:
+                    self._count(member.clock, -1)
                 self._count(clock, 1)
             member.clock = clock
 

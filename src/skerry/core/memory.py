@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from skerry.core.messages import Count
 
 
-@dataclass
+@dataclass(slots=True)
 class LearnerMemory:
     """What outlives the agent. Counters here are since the generation began (raw ones less `origin`)."""
 

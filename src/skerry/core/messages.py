@@ -31,6 +31,10 @@ LostCause = Literal["overlap", "excluded", "refused", "died"]
 CAUSES: tuple[LostCause, ...] = ("overlap", "excluded", "refused", "died")
 
 
+INITIAL = -1
+"""The step of what has to do with the run's first values."""
+
+
 class BodyName(NamedTuple):
     """A contribution's body on its way up, wherever it lies. The same name means the same bytes, however often it was sent."""
 
@@ -90,6 +94,11 @@ class ProvideInitial:
     generation: int
     fragment: int
     flaw: str = ""
+
+    @property
+    def name(self) -> BodyName:
+        """Of the body."""
+        return BodyName(self.learner, self.generation, self.fragment, INITIAL)
 
 
 @message

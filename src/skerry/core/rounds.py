@@ -70,31 +70,12 @@ class Round:
     look_at: float  # when its patience ends; in GRACE when its window does
     patient_until: float
     final: bool
-    synchronous: bool
     stage: Stage = OPEN
     waiting: int = 0
     answered: set[int] = field(default_factory=set)
     accepted: dict[int, Part] = field(default_factory=dict)  # by learner, in order of arrival
     closed: float = 0.0
     readers: int = 0  # those live at the close
-
-    def expects(self, member: Member) -> bool:
-        """Whether the round waits for this member as long as it lives. In a synchronous policy nobody is asked: who
-        became live at or past the round's step will not hand over for it."""
-        if member.live_seq > self.seq or (self.synchronous and member.live_clock >= self.step):
-            return False
-        return member.standing is LIVE or (member.awaited and self.final)
-
-    def answer(self, member: Member) -> None:
-        """The member has said what it has to say in this round."""
-        if member.id not in self.answered:
-            self.answered.add(member.id)
-            if self.expects(member):
-                self.waiting -= 1
-
-    def waits_for(self, member: Member) -> bool:
-        """Whether it has not answered yet, and is waited for."""
-        return member.id not in self.answered and self.expects(member)
 
 
 @dataclass(slots=True)
@@ -128,13 +109,9 @@ class Rounds:
         self.open, self.closing, self.due = {}, {}, {}
         self.last_step, self.passed, self.receipts = [0] * policy.fragments, {}, {}
         self.closed = self.contributors = self.skipped = self.cancelled = 0
-        self.policy = policy
-        self._most = policy.open_rounds
-        self._members = members
-        self._ledger = ledger
-        self._grace = grace
-        self._timers = timers
-        self._out = out
+        self.policy, self._most = policy, policy.open_rounds
+        self._members, self._ledger, self._grace = members, ledger, grace
+        self._timers, self._out = timers, out
         self._due_at: dict[int, list[int]] = {}  # t modulo H -> fragments
         for fragment in range(policy.fragments):
             self._due_at.setdefault(policy.offset(fragment), []).append(fragment)
@@ -175,26 +152,25 @@ class Rounds:
     def end(self) -> None:
         """Open no more; in synchronous policies ask for what the open ones still wait for."""
         self.due.clear()
-        self._out.extend(self._questions(self.open.values(), -1))
+        if self.policy.synchronous:
+            self._ask(self.open.values(), -1)
 
     def open_final(self, now: float) -> None:
         """One last round of every fragment, asked of all."""
         step = self._last_name()
         opened = [self._open(now, fragment, step, self.policy.final_timeout, final=True)
                   for fragment in range(self.policy.fragments)]  # fmt: skip
-        self._out.extend(self._questions(opened, -1))
+        self._ask(opened, -1)
         for round_ in opened:
             self.review(now, round_)
 
     def ask_again(self, member: Member) -> None:
         """The run is ending, and the member comes back: what it may not have heard is asked of it once more."""
-        mine = [round_ for round_ in self.open.values() if member.id not in round_.answered]
-        self._out.extend(self._questions(mine, member.id))
+        self._ask([round_ for round_ in self.open.values() if member.id not in round_.answered], member.id)
 
-    def _questions(self, rounds: Iterable[Round], learner: int) -> list[Ask]:
-        """What is asked at the end: the last rounds, and in synchronous policies those that began before."""
-        return [Ask(learner=learner, fragment=round_.fragment, step=round_.step, progress=1.0, final=round_.final)
-                for round_ in rounds if round_.final or round_.synchronous]  # fmt: skip
+    def _ask(self, rounds: Iterable[Round], learner: int) -> None:
+        self._out.extend(Ask(learner=learner, fragment=round_.fragment, step=round_.step, progress=1.0, final=round_.final)
+                         for round_ in rounds)  # fmt: skip
 
     def _last_name(self) -> int:
         """A step that no other round bears. Synchronous learners name rounds by themselves, ahead of t, though none gets
@@ -207,17 +183,34 @@ class Rounds:
 
     def _open(self, now: float, fragment: int, step: int, patience: float, *, final: bool = False) -> Round:
         until, members = now + patience, self._members
-        round_ = Round(fragment, step, now, members.next_seq(), until, until, final, self.policy.synchronous and not final)
+        round_ = Round(fragment, step, now, members.next_seq(), until, until, final)
         self.open[fragment] = round_
-        if final or round_.synchronous:
-            round_.waiting = sum(round_.expects(member) for member in members)
+        if final or self.policy.synchronous:
+            round_.waiting = sum(self._expects(round_, member) for member in members)
         else:
             round_.waiting = members.live
         for learner in self.passed.get(fragment, {}).get(step, ()):
             if (member := members.get(learner)) is not None:
-                round_.answer(member)
+                self._answered(round_, member)
         self._timers.at(until, Subject.ROUND, fragment, step)
         return round_
+
+    def _expects(self, round_: Round, member: Member) -> bool:
+        """Whether the round waits for this member as long as it lives. In a synchronous policy nobody is asked: who
+        became live at or past the round's step will not hand over for it."""
+        if member.live_seq > round_.seq or (self.policy.synchronous and not round_.final and member.live_clock >= round_.step):
+            return False
+        return member.standing is LIVE or (member.awaited and round_.final)
+
+    def _waits_for(self, round_: Round, member: Member) -> bool:
+        """Whether it has not answered yet, and is waited for."""
+        return member.id not in round_.answered and self._expects(round_, member)
+
+    def _answered(self, round_: Round, member: Member) -> None:
+        """The member has said what it has to say in this round."""
+        if self._waits_for(round_, member):
+            round_.waiting -= 1
+        round_.answered.add(member.id)
 
     def _opened_by(self, now: float, event: Contribution, ending: bool) -> Round | None:
         """Synchronous policies: the first hand-over at a step opens the round."""
@@ -225,7 +218,7 @@ class Rounds:
             return None
         round_ = self._open(now, event.fragment, event.step, self.policy.sync_timeout)
         if ending:  # whoever stops before its hand-over is asked for it
-            self._out.extend(self._questions([round_], -1))
+            self._ask([round_], -1)
         return round_
 
     # ------------------------------------------------------------------ answers
@@ -235,7 +228,7 @@ class Rounds:
         round_ = self.open.get(event.fragment) or self._opened_by(now, event, ending)
         if round_ is not None and round_.step == event.step:
             if member.id not in round_.answered:
-                round_.answer(member)
+                self._answered(round_, member)
                 self._judge(member, event, round_)
                 self.review(now, round_)
         elif not self._in_closing(member, event):
@@ -264,9 +257,9 @@ class Rounds:
         else:
             round_.accepted[member.id] = Part(event.generation, event.until)
             self._ledger.promise(account, fragment)
-            work = event.until.minus(event.since)
-            self._out.append(Merge(learner=member.id, generation=member.generation, fragment=fragment, step=event.step,
-                                   tokens=work.tokens, steps=work.steps))  # fmt: skip
+            since, until = event.since, event.until
+            self._out.append(Merge(learner=member.id, generation=event.generation, fragment=fragment, step=event.step,
+                                   tokens=until.tokens - since.tokens, steps=until.steps - since.steps))  # fmt: skip
 
     def _carried(self, round_: Round) -> bool:
         """In the last round there is no next time for what would be carried; and v would be the same from a newer base."""
@@ -280,7 +273,7 @@ class Rounds:
         """The member has nothing for this round."""
         round_ = self.open.get(fragment)
         if round_ is not None and round_.step == step:
-            round_.answer(member)
+            self._answered(round_, member)
             self.review(now, round_)
         else:
             self._pass(member, fragment, step)
@@ -293,13 +286,13 @@ class Rounds:
     def lose(self, member: Member, *, returns: bool = False) -> None:
         """The member is about to be waited for no more; but by the last rounds, if it may come back (`returns`)."""
         for round_ in self.open.values():
-            if round_.waits_for(member) and not (returns and round_.final):
+            if self._waits_for(round_, member) and not (returns and round_.final):
                 round_.waiting -= 1
 
     def regain(self, member: Member) -> None:
         """A member that was awaited has come back: the rounds before the last ones wait for it once more."""
         for round_ in self.open.values():
-            if not round_.final and round_.waits_for(member):
+            if not round_.final and self._waits_for(round_, member):
                 round_.waiting += 1
 
     def received(self, now: float, fragment: int, version: int) -> None:
@@ -319,6 +312,8 @@ class Rounds:
 
     def review(self, now: float, round_: Round) -> None:
         """Close, cancel or go on waiting."""
+        if round_.stage is GRACE and round_.waiting > 0 and now < round_.look_at and now < round_.patient_until:
+            return  # the usual case
         if round_.fragment in self.closing:
             return  # synchronous policies: after the one before it
         any_do = round_.final or self.policy.quorum == ALL  # these wait for everybody, and take whoever comes
@@ -337,9 +332,9 @@ class Rounds:
     def _decide(self, now: float, round_: Round, *, merge: bool) -> None:
         fragment = round_.fragment
         del self.open[fragment]
+        self._timers.unsure = True
         self.last_step[fragment] = round_.step
-        passed = {step: who for step, who in self.passed.pop(fragment, {}).items() if step > round_.step}
-        if passed:
+        if passed := {step: who for step, who in self.passed.pop(fragment, {}).items() if step > round_.step}:
             self.passed[fragment] = passed
         if not merge:
             self._cancel(round_)
@@ -393,13 +388,11 @@ class Rounds:
         """The syncer was restored: what lay in the rounds that went on is lost, and still its learners'."""
         for round_ in [*self.open.values(), *self.closing.values()]:
             self._cancel(round_)
-        self.open.clear()
-        self.closing.clear()
-        self.due.clear()
-        self.passed.clear()
-        self.receipts.clear()
+        for forgotten in (self.open, self.closing, self.due, self.passed, self.receipts):
+            forgotten.clear()
+        self._timers.unsure = True
         self.last_step = [min(step, self._members.step) for step in self.last_step]
 
 
 def _contributors(round_: Round) -> tuple[Contributor, ...]:
-    return tuple(Contributor(learner, part.generation, part.until.tokens) for learner, part in round_.accepted.items())
+    return tuple([Contributor(learner, part.generation, part.until.tokens) for learner, part in round_.accepted.items()])

@@ -15,6 +15,7 @@ from skerry.core.layout import Layout
 from skerry.core.ledger import Ledger
 from skerry.core.members import AWAY, JOINING, LIVE, SILENT, Member, Members, Standing
 from skerry.core.messages import (
+    INITIAL,
     Abstain,
     BudgetReached,
     Contribution,
@@ -46,9 +47,6 @@ from skerry.core.plain import dump, load
 from skerry.core.policy import Policy
 from skerry.core.rounds import Rounds
 from skerry.core.timers import Alarm, Subject, Timers
-
-INITIAL = -1
-"""The step that a Verdict on an initial value bears."""
 
 
 class SyncerCore:
@@ -106,7 +104,9 @@ class SyncerCore:
         self.now = now
         if self.phase is not ENDED or type(event) is Restarted:
             self._handlers[type(event)](now, event)
-            self._settle(now)
+            rounds = self.rounds
+            if self.phase is not RUNNING or self._by_tokens or self.members.may_advance or (rounds.due and rounds.may_open):
+                self._settle(now)
         elif type(event) is Join:
             self._out.append(Refused(code="over", reason="the run is over"))
         if not self._out:
@@ -117,7 +117,7 @@ class SyncerCore:
 
     def deadline(self) -> float | None:
         """When the next Tick is due; None if nothing is."""
-        return self.timers.next() if self.phase is not ENDED else None
+        return None if self.phase is ENDED else self.timers.next()
 
     def contributors(self) -> Iterator[tuple[int, Contributor]]:
         """Of whose work there is how much in the present versions, by fragment: what all Distribute have said until now."""
@@ -139,8 +139,6 @@ class SyncerCore:
     def _settle(self, now: float) -> None:
         """Move the run on as far as it goes: t, what falls due, the budget, the phases of the end."""
         rounds, members = self.rounds, self.members
-        if self.phase is RUNNING and not (self._by_tokens or members.may_advance or rounds.may_open):
-            return  # the usual case
         if self.phase is WAITING:
             self._try_to_begin()
         if self.phase is RUNNING:
@@ -221,7 +219,7 @@ class SyncerCore:
     def _restarted(self, now: float, event: Restarted) -> None:
         """Learners come back as new generations: what they know may be newer than what was restored."""
         for member in self.members:
-            self.members.stand(member, AWAY)
+            self._stand(member, AWAY)
             member.resumable = member.awaited = False
         self.rounds.cancel_all()
         self._out.clear()  # nobody is there to hear of it
@@ -287,12 +285,12 @@ class SyncerCore:
         member.came_as, member.resumable = event.generation, True
         member.missing = self.policy.fragments
         member.clock = self.step
-        self.members.stand(member, JOINING)
+        self._stand(member, JOINING)
 
     def _resume(self, now: float, member: Member, event: Join) -> None:
         """The same generation after a broken link or with a new agent: make good what was not heard."""
         if not member.linked:
-            self.members.stand(member, JOINING if member.missing else SILENT)
+            self._stand(member, JOINING if member.missing else SILENT)
         for fragment, (version, settled) in enumerate(zip(event.bases, event.settled, strict=False)):
             if version >= 0:
                 self._moved(now, member, fragment, version, settled)
@@ -322,11 +320,15 @@ class SyncerCore:
         if member.live:
             self._die(now, member, AWAY, returns=returns)
         else:
-            self.members.stand(member, AWAY)
+            self._stand(member, AWAY)
+
+    def _stand(self, member: Member, standing: Standing) -> None:
+        self.members.stand(member, standing)
+        self.timers.unsure = True
 
     def _live(self, now: float, member: Member) -> None:
         """The member begins to count."""
-        self.members.stand(member, LIVE)
+        self._stand(member, LIVE)
         if member.awaited:
             self.rounds.regain(member)
             member.awaited = False
@@ -336,7 +338,7 @@ class SyncerCore:
         """A live member ceases to count: no round waits for the dead."""
         self.rounds.lose(member, returns=returns)
         member.awaited = returns
-        self.members.stand(member, standing)
+        self._stand(member, standing)
         self.rounds.review_all(now)
 
     def _give_up(self, now: float, member: Member) -> None:

@@ -7,8 +7,8 @@
 Rules:
 - Nothing is decided here, and nowhere else are the core's actions told apart.
 - One event after the other: what is fed from within an action is heard when the event in hand is done with.
-- What must outlive the agent is committed before anything that follows from it leaves: the core's memory after every event,
-  and an order to take over, as a Redo, before the trainer hears of it.
+- What must outlive the agent is committed before anything that follows from it leaves: the core's memory after every event
+  that can change it, and an order to take over, as a Redo, before the trainer hears of it.
 - Of a fragment at most one order to take over is under way. Its Redo stands until the trainer's Applied has been heard; then
   the base follows first, and one commit makes it true.
 - A new agent's driver completes the orders that the trainer carried out while nobody heard of it (`begin`); the others were
@@ -19,7 +19,6 @@ Time is an argument. What is under way between processes, over links and under f
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -74,14 +73,6 @@ class Redo(NamedTuple):
     generation: int
 
 
-class Hand(NamedTuple):
-    """A fragment's encoded hand-over. `kept`: what rebase will need of the copy."""
-
-    until: Count
-    body: Body
-    kept: Copy
-
-
 class Holdings(Protocol):
     """What is done to values, copies and bodies on the learner's side, and what outlives an agent."""
 
@@ -103,8 +94,11 @@ class Holdings(Protocol):
     def free(self, value: Value, /) -> None:
         """A value is needed no more."""
 
-    def commit(self, memory: LearnerMemory, redos: Mapping[int, Redo], progress: float, /) -> None:
-        """Make these outlive the agent, all or nothing; and let the trainer see how far the run is (never less than before)."""
+    def commit(self, memory: LearnerMemory, redos: Mapping[int, Redo], /) -> None:
+        """Make these outlive the agent, all or nothing."""
+
+    def show(self, progress: float, /) -> None:
+        """Let the trainer see how far the run is: never less than before, whatever a new agent knows of it."""
 
     def redos(self) -> Iterable[Redo]:
         """As an earlier agent committed them."""
@@ -151,23 +145,21 @@ class Uplink(Protocol):
 class LearnerDriver:
     """One agent's. `over`: the trainer is detached or rejected, so no link is needed any more."""
 
+    __slots__ = ("_busy", "_copy", "_hands", "_holdings", "_redos", "_shown", "_trainer", "_uplink", "_values", "_waiting",
+                 "core", "over")  # fmt: skip
+
     def __init__(self, core: LearnerCore, holdings: Holdings, trainer: Trainer, uplink: Uplink) -> None:
         self.core = core
         self.over = False
         self._holdings, self._trainer, self._uplink = holdings, trainer, uplink
-        fragments = core.policy.fragments
-        self._values: list[list[tuple[int, Value]]] = [[] for _ in range(fragments)]  # (version, value), in order of arrival
-        self._hands: list[Hand | None] = [None] * fragments
+        self._values: list[tuple[int, int, Value]] = []  # (fragment, version, value), in order of arrival
+        # By fragment: until when, and what `encode` gave
+        self._hands: list[tuple[Count, tuple[Body, Copy]] | None] = [None] * core.policy.fragments
         self._redos: dict[int, Redo] = {}  # by fragment
         self._copy: Copy = None  # of the CopiedOut in hand
+        self._shown = 0.0  # the progress that the trainer sees
         self._busy = False
-        self._waiting: deque[tuple[float, LearnerEvent, Any]] = deque()
-        self._do: dict[type[LearnerAction], Callable[[Any], None]] = {
-            Report: uplink.send, Abstain: uplink.send, Received: uplink.send, TakenOver: uplink.send, Join: uplink.send,
-            Leave: uplink.send, Contribution: self._contribute, ProvideInitial: self._provide, Encode: self._encode,
-            Forget: self._forget, Drop: self._drop, CopyOut: trainer.copy_out, TakeOver: self._take_over, Go: trainer.go,
-            StopLoop: trainer.stop_loop, Detach: self._detach, Reject: self._reject, Warn: trainer.warn,
-        }  # fmt: skip
+        self._waiting: list[tuple[float, LearnerEvent, Any]] = []
 
     # ------------------------------------------------------------------ events
 
@@ -182,9 +174,11 @@ class LearnerDriver:
                 holdings.follow(order.fragment, redo.value)
                 actions += core.handle(now, Recovered(fragment=order.fragment, version=order.version, rule=order.rule,
                                                       step=order.step, until=order.until, count=count))  # fmt: skip
-        holdings.commit(core.memory, self._redos, core.progress)
-        for action in actions:
-            self._do[type(action)](action)
+        holdings.commit(core.memory, self._redos)
+        for action in actions:  # none is a message: there is no link yet
+            do = _DO[type(action)]
+            assert do is not None
+            do(self, action)
         self.feed(now, stands)
 
     def feed(self, now: float, event: LearnerEvent, came: Value | Copy = None) -> None:
@@ -193,9 +187,40 @@ class LearnerDriver:
             self._waiting.append((now, event, came))
             return
         self._busy = True
-        self._hear(now, event, came)
-        while self._waiting:
-            self._hear(*self._waiting.popleft())
+        core, holdings = self.core, self._holdings
+        send: Callable[[Any], None] = self._uplink.send
+        while True:  # in one piece, as all that a learner does passes through here
+            kind, redo = type(event), None
+            said: Any = event  # with the fields of its kind
+            if kind is Delivery:
+                self._values.append((said.fragment, said.version, came))
+            elif kind is CopiedOut:
+                self._copy = came
+            elif kind is Applied:
+                redo = self._redos.pop(said.fragment)
+                holdings.follow(said.fragment, redo.value)
+            actions = core.handle(now, event)
+            if redo is not None or kind is Welcome:  # nothing else changes the core's memory
+                holdings.commit(core.memory, self._redos)
+            if core.progress > self._shown:
+                self._shown = core.progress
+                holdings.show(core.progress)
+            for action in actions:
+                do = _DO[type(action)]
+                if do is None:
+                    send(action)
+                else:
+                    do(self, action)
+            if redo is not None:
+                holdings.free(redo.value)
+            elif kind is CopiedOut:
+                self._copy = None
+                holdings.free_copy(came)
+            elif kind is Welcome:  # a trainer may live through several generations: its own count goes on
+                holdings.introduce(said.learner, said.generation, said.first_step - core.memory.origin.steps)
+            if not self._waiting:
+                break
+            now, event, came = self._waiting.pop(0)
         self._busy = False
 
     def wants(self, message: Contribution | ProvideInitial) -> bool:
@@ -203,41 +228,18 @@ class LearnerDriver:
         if type(message) is not Contribution:
             return True
         hand = self._hands[message.fragment]
-        return hand is not None and hand.until == message.until
-
-    def _hear(self, now: float, event: LearnerEvent, came: Value | Copy) -> None:
-        core, holdings, redo = self.core, self._holdings, None
-        if type(event) is Delivery:
-            self._values[event.fragment].append((event.version, came))
-        elif type(event) is CopiedOut:
-            self._copy = came
-        elif type(event) is Applied:
-            redo = self._redos.pop(event.fragment)
-            holdings.follow(event.fragment, redo.value)
-        actions = core.handle(now, event)
-        holdings.commit(core.memory, self._redos, core.progress)
-        do = self._do
-        for action in actions:
-            do[type(action)](action)
-        if redo is not None:
-            holdings.free(redo.value)
-        elif type(event) is CopiedOut:
-            self._copy = None
-            holdings.free_copy(came)
-        elif type(event) is Welcome:  # a trainer may live through several generations: its own count goes on
-            holdings.introduce(event.learner, event.generation, event.first_step - core.memory.origin.steps)
+        return hand is not None and hand[0] == message.until
 
     # ------------------------------------------------------------------ actions
 
     def _encode(self, action: Encode) -> None:
-        body, kept = self._holdings.encode(action.fragment, self._copy)
-        self._hands[action.fragment] = Hand(action.until, body, kept)
+        self._hands[action.fragment] = action.until, self._holdings.encode(action.fragment, self._copy)
 
     def _contribute(self, message: Contribution) -> None:
         """New, or open still when a link came back."""
         hand = self._hands[message.fragment]
-        assert hand is not None and hand.until == message.until, "a contribution of which there is no body"
-        self._uplink.send_body(message, hand.body)
+        assert hand is not None and hand[0] == message.until, "a contribution of which there is no body"
+        self._uplink.send_body(message, hand[1][0])
 
     def _provide(self, message: ProvideInitial) -> None:
         self._uplink.send_body(message, self._holdings.initial(message.fragment, self._copy))
@@ -250,10 +252,10 @@ class LearnerDriver:
         assert p not in self._redos, "two orders to take a fragment over"
         value = self._take(p, order.version)
         hand, self._hands[p] = self._hands[p], None
-        assert order.rule != "rebase" or (hand is not None and hand.until == order.until), "rebase without its copy"
-        ready = holdings.prepare(order, value, None if hand is None else hand.kept)
+        assert order.rule != "rebase" or (hand is not None and hand[0] == order.until), "rebase without its copy"
+        ready = holdings.prepare(order, value, None if hand is None else hand[1][1])
         self._redos[p] = Redo(order, value, self.core.memory.generation)
-        holdings.commit(self.core.memory, self._redos, self.core.progress)
+        holdings.commit(self.core.memory, self._redos)
         self._trainer.take_over(order, ready)
 
     def _drop(self, action: Drop) -> None:
@@ -262,12 +264,24 @@ class LearnerDriver:
     def _take(self, fragment: int, version: int) -> Value:
         """Of two that came over different links the first: if they differ at all, it is of a generation that is closed, and
         whoever speaks of it speaks of it first."""
-        held = self._values[fragment]
-        for at, (number, value) in enumerate(held):
-            if number == version:
-                del held[at]
+        values = self._values
+        for at, (of, number, value) in enumerate(values):
+            if of == fragment and number == version:
+                del values[at]
                 return value
         raise AssertionError(f"version {version} of fragment {fragment} was not delivered")
+
+    def _copy_out(self, order: CopyOut) -> None:
+        self._trainer.copy_out(order)
+
+    def _go(self, order: Go) -> None:
+        self._trainer.go(order)
+
+    def _stop_loop(self, order: StopLoop) -> None:
+        self._trainer.stop_loop(order)
+
+    def _warn(self, action: Warn) -> None:
+        self._trainer.warn(action)
 
     def _detach(self, order: Detach) -> None:
         self.over = True
@@ -276,3 +290,13 @@ class LearnerDriver:
     def _reject(self, action: Reject) -> None:
         self.over = True
         self._trainer.reject(action)
+
+
+_DO: dict[type[LearnerAction], Callable[[LearnerDriver, Any], None] | None] = {
+    Contribution: LearnerDriver._contribute, ProvideInitial: LearnerDriver._provide, Encode: LearnerDriver._encode,
+    Forget: LearnerDriver._forget, Drop: LearnerDriver._drop, CopyOut: LearnerDriver._copy_out, Go: LearnerDriver._go,
+    TakeOver: LearnerDriver._take_over, StopLoop: LearnerDriver._stop_loop, Detach: LearnerDriver._detach,
+    Reject: LearnerDriver._reject, Warn: LearnerDriver._warn,
+    Report: None, Abstain: None, Received: None, TakenOver: None, Join: None, Leave: None,
+}  # fmt: skip
+"""One table for all, as in the core. None: a message without a body, that is sent as it is."""

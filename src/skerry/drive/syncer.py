@@ -24,6 +24,7 @@ from skerry.core.messages import (
     Cancel,
     Close,
     Contribution,
+    Contributor,
     Deliver,
     Delivery,
     Distribute,
@@ -79,8 +80,11 @@ class Plane(Protocol):
     """What is done to bodies. A contribution's lies with the plane, under its name, when the driver hears of it; the plane does
     one thing after the other, in the order in which it was asked."""
 
-    def provide(self, fragment: int, then: Callable[[str], None]) -> None:
-        """Look at a first value that has come; `then` hears what is wrong with it, or ""."""
+    def provide(self, name: BodyName, then: Callable[[str], None]) -> None:
+        """Look at a first value; `then` hears what is wrong with it, or ""."""
+
+    def adopt(self, name: BodyName) -> None:
+        """It is the run's: version 0 of its fragment."""
 
     def screen(self, name: BodyName, then: Callable[[str], None]) -> None:
         """Look at a contribution; `then` hears what is wrong with it, or ""."""
@@ -119,7 +123,12 @@ class Newest:
     def __init__(self, version: int, step: int) -> None:
         self.version = version
         self.step = step
-        self.included: dict[int, tuple[int, int]] = {}  # learner -> generation, tokens
+        self.included: dict[int, Contributor] = {}  # by learner
+
+    def of(self, learner: int, generation: int) -> int:
+        """Up to which of its tokens that generation's work is in there; 0 = none of it."""
+        included = self.included.get(learner)
+        return included.tokens if included is not None and included.generation == generation else 0
 
 
 class SyncerDriver:
@@ -134,12 +143,12 @@ class SyncerDriver:
         self._plane = plane
         self._clock, self._timer, self._log, self._settled, self._failed = clock, timer, log, settled, failed
         self._inbox: deque[tuple[SyncerEvent, Line | None]] = deque()
-        self._working = False
+        self._working = self._stopped = False
         self._due: float | None = None
         versions = core.versions or [0] * core.policy.fragments
         self._newest = [Newest(version, step) for version, step in zip(versions, core.rounds.steps, strict=True)]
-        for fragment, (learner, generation, tokens) in core.contributors():
-            self._newest[fragment].included[learner] = (generation, tokens)
+        for fragment, contributor in core.contributors():
+            self._newest[fragment].included[contributor.learner] = contributor
         self._do: dict[type, Callable[[Any, Line | None], None]] = {
             Welcome: self._welcome, Refused: self._refuse, RequestInitial: self._tell, Verdict: self._tell,
             Ask: self._tell, BudgetReached: self._tell, Cancel: self._cancel, RunOver: self._tell_all, Merge: self._merge,
@@ -150,11 +159,25 @@ class SyncerDriver:
 
     def feed(self, event: SyncerEvent, line: Line | None = None) -> None:
         """Tell the core, and carry out what it decides. `line`: who asks to join."""
+        if self._stopped:
+            return
         if self._working:
             self._inbox.append((event, line))
             return
         try:
-            self._work(event, line)
+            self._working = True
+            try:
+                self._handle(event, line)
+                while self._inbox:
+                    self._handle(*self._inbox.popleft())
+            finally:
+                self._working = False
+            due = self.core.deadline()
+            if due != self._due:
+                self._due = due
+                self._timer(due)
+            if self._settled is not None:
+                self._settled()
         except Exception as error:
             if self._failed is None:
                 raise
@@ -162,7 +185,7 @@ class SyncerDriver:
 
     def stop(self) -> None:
         """Hear nothing more."""
-        self._working = True
+        self._stopped = True
 
     def join(self, line: Line, message: Join) -> None:
         """A peer wants a place in the run."""
@@ -170,29 +193,39 @@ class SyncerDriver:
 
     def hear(self, line: Line, message: Any) -> None:
         """A message without a body has come."""
-        learner = line.learner
+        learner = line.learner  # as `is_own`, without the call: most of what a run says passes through here
         if self.lines.get(learner) is line and message.learner == learner and message.generation == line.generation:
             self.feed(message)
 
     def contributed(self, line: Line, message: Contribution) -> None:
         """A contribution has come, and its body lies with the plane: it is screened before the core hears of it."""
 
+        name = message.name
+
         def screened(flaw: str) -> None:
             if self.is_own(line, message):
                 self.feed(replace(message, flaw=flaw) if flaw else message)
             else:  # its link broke meanwhile: it will be sent again over the next one
-                self._plane.drop(message.name)
+                self._plane.drop(name)
 
-        self._plane.screen(message.name, screened)
+        self._plane.screen(name, screened)
 
     def provided(self, line: Line, message: ProvideInitial) -> None:
         """A first value has come, and lies with the plane."""
 
         def looked_at(flaw: str) -> None:
+            if flaw or not self.awaits_initial(line):
+                self._plane.drop(message.name)
+            else:
+                self._plane.adopt(message.name)
             if self.is_own(line, message):
                 self.feed(replace(message, flaw=flaw) if flaw else message)
 
-        self._plane.provide(message.fragment, looked_at)
+        self._plane.provide(message.name, looked_at)
+
+    def awaits_initial(self, line: Line) -> bool:
+        """Whether the run's first values are this line's learner's to provide."""
+        return self.speaks(line) and self.core.provider == line.learner
 
     def sent(self, line: Line) -> None:
         """A value has left on the line."""
@@ -218,24 +251,9 @@ class SyncerDriver:
 
     def is_own(self, line: Line, message: Any) -> bool:
         """Whether the line's learner says this of itself, over its present line."""
-        return self.speaks(line) and (message.learner, message.generation) == (line.learner, line.generation)
+        return self.speaks(line) and message.learner == line.learner and message.generation == line.generation
 
     # ------------------------------------------------------------------ the core
-
-    def _work(self, event: SyncerEvent, line: Line | None) -> None:
-        self._working = True
-        try:
-            self._handle(event, line)
-            while self._inbox:
-                self._handle(*self._inbox.popleft())
-        finally:
-            self._working = False
-        due = self.core.deadline()
-        if due != self._due:
-            self._due = due
-            self._timer(due)
-        if self._settled is not None:
-            self._settled()
 
     def _handle(self, event: SyncerEvent, line: Line | None) -> None:
         if type(event) is Join and (line is None or line.closed):
@@ -248,7 +266,7 @@ class SyncerDriver:
             if log is not None:
                 log.decided(now, action)
             self._do[type(action)](action, line)
-        if type(event) is Contribution and not any(type(action) is Merge for action in actions):
+        if type(event) is Contribution and Merge not in map(type, actions):
             self._plane.drop(event.name)
 
     # ------------------------------------------------------------------ what is told
@@ -299,15 +317,20 @@ class SyncerDriver:
     def _distribute(self, action: Distribute, _: Line | None) -> None:
         fragment, newest = action.fragment, self._newest[action.fragment]
         newest.version, newest.step = action.version, action.step
-        for learner, generation, tokens in action.included:
-            newest.included[learner] = (generation, tokens)
+        for contributor in action.included:
+            newest.included[contributor.learner] = contributor
         self._plane.publish(fragment, action.version, action.step)
-        progress = self.core.progress
+        progress, merged_of = self.core.progress, newest.of
+        said: dict[int, Delivery] = {}  # those of whom as much is merged hear the same
         for line in list(self.lines.values()):
             if line.sending or line.waiting or line.closed:
                 line.waiting[fragment] = None
-            else:
-                line.sending = not line.send_value(self._delivery(line, fragment, progress))
+                continue
+            merged = merged_of(line.learner, line.generation)
+            delivery = said.get(merged)
+            if delivery is None:
+                delivery = said[merged] = self._delivery(fragment, merged, progress)
+            line.sending = not line.send_value(delivery)
 
     def _deliver(self, action: Deliver, _: Line | None) -> None:
         line = self.lines.get(action.learner)
@@ -320,11 +343,10 @@ class SyncerDriver:
         while line.waiting and not line.sending and not line.closed:
             fragment = next(iter(line.waiting))
             del line.waiting[fragment]
-            line.sending = not line.send_value(self._delivery(line, fragment, self.core.progress))
+            merged = self._newest[fragment].of(line.learner, line.generation)
+            line.sending = not line.send_value(self._delivery(fragment, merged, self.core.progress))
 
-    def _delivery(self, line: Line, fragment: int, progress: float) -> Delivery:
-        """What says to that learner what the newest version is to it."""
+    def _delivery(self, fragment: int, merged: int, progress: float) -> Delivery:
+        """What says to a learner what the newest version is to it."""
         newest = self._newest[fragment]
-        generation, tokens = newest.included.get(line.learner, (0, 0))
-        return Delivery(fragment=fragment, version=newest.version, step=newest.step, progress=progress,
-                        merged=tokens if generation == line.generation else 0)  # fmt: skip
+        return Delivery(fragment=fragment, version=newest.version, step=newest.step, merged=merged, progress=progress)

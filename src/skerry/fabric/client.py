@@ -11,15 +11,17 @@ from typing import Any
 from skerry.errors import ProtocolError, RefusedError, SkerryError, UnreachableError
 from skerry.fabric.address import Address
 from skerry.fabric.connection import PATIENCE, Connection
-from skerry.fabric.handshake import Token, ask_in, hello
+from skerry.fabric.handshake import Agreement, ask_in, hello
 from skerry.fabric.link import Handler, Link
 from skerry.fabric.messages import Hello, Role, StatusRequest, StatusText
 from skerry.fabric.tls import TlsConfig, certificate_error
+from skerry.fabric.tokens import Token
 
 
 async def connect(address: Address | str, *, token: Token, handler: Handler, run: str = "", role: Role = "learner",
-                  tls: TlsConfig | None = None, timeout: float = PATIENCE) -> Link:  # fmt: skip
+                  learner: int = -1, tls: TlsConfig | None = None, timeout: float = PATIENCE) -> Link:  # fmt: skip
     """Open a link with the syncer at `address`. `run`: the run that it must serve ("" = any). `role`: learner or observer.
+    `learner`: the id that it wants to join under (-1 = any).
 
     Nothing is passed to the handler before the caller's next await. Raises UnreachableError (try again later),
     RefusedError (its code says why), ConfigError (TLS files).
@@ -29,9 +31,11 @@ async def connect(address: Address | str, *, token: Token, handler: Handler, run
     opened: list[Connection] = []
     try:
         async with asyncio.timeout(timeout):
-            greeting = await _open(where, context, token, hello(role, run=run), opened)
+            first = hello(role, token.identity, run=run, learner=learner)
+            greeting, features = await _open(where, context, token, first, opened)
             if role == "learner":
-                await _open(where, context, token, hello("bulk", run=greeting.run, session=greeting.session), opened)
+                second = hello("bulk", token.identity, run=greeting.run, session=greeting.session)
+                await _open(where, context, token, second, opened)
     except (OSError, ProtocolError) as error:
         _give_up(opened)
         mute = context is not None and len(opened) == 1 and opened[0].bytes_in == 0
@@ -39,7 +43,8 @@ async def connect(address: Address | str, *, token: Token, handler: Handler, run
     except BaseException:
         _give_up(opened)
         raise
-    link = Link(opened[0], opened[1] if role == "learner" else None, side="client", role=role, greeting=greeting)
+    link = Link(opened[0], opened[1] if role == "learner" else None, side="client", role=role,
+                identity=token.identity, features=features, greeting=greeting)  # fmt: skip
     asyncio.get_running_loop().call_soon(link.start, handler)
     return link
 
@@ -82,7 +87,8 @@ class _Answer:
     def on_bulk_lost(self, link: Link, message: Any, buffer: memoryview) -> None: ...
 
 
-async def _open(where: Address, context: ssl.SSLContext | None, token: Token, first: Hello, opened: list[Connection]) -> Any:
+async def _open(where: Address, context: ssl.SSLContext | None, token: Token, first: Hello,
+                opened: list[Connection]) -> Agreement:  # fmt: skip
     loop = asyncio.get_running_loop()
     _, connection = await loop.create_connection(
         lambda: Connection(str(where)), where.host, where.port, ssl=context,

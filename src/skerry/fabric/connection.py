@@ -1,8 +1,8 @@
 """One TCP or TLS connection: the thin asyncio shell around the frame codec.
 
-Rules: a body is received straight into the memory that the receiver gave; while it gives none, nothing is read. A body
-is sent straight from its memory: asyncio's transports would copy what the socket does not take at once, so without TLS
-the socket is written to past them, and TLS is given chunks, each when the one before has left.
+Rules: a chunk is received straight into the memory that the receiver gave; while it gives none, nothing is read. A body
+is sent straight from its memory, one after the other: asyncio's transports would copy what the socket does not take at once,
+so without TLS the socket is written to past them, and TLS is given pieces, each when the one before has left.
 What a peer does wrong ends its connection with a reason and nothing else. All of it runs on one event loop's thread.
 """
 
@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import socket
 import ssl
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from skerry.errors import ProtocolError
-from skerry.fabric.wire import HEADER, LARGEST_MESSAGE, Body, Frame, FrameReader, encode
+from skerry.fabric.messages import Chunk
+from skerry.fabric.wire import HEADER, LARGEST_CHUNK, LARGEST_MESSAGE, VERSION, Filled, Frame, FrameReader, encode
 
-CHUNK = 256 << 10  # bytes of a body given to TLS at once
+MOST_VECTORS = 16  # pieces of memory that go to the kernel in one call
+PIECE = 256 << 10  # bytes of a chunk given to TLS at once
 LARGEST_BACKLOG = 8 << 20  # bytes of messages that may wait for a peer that does not read
 PATIENCE = 10.0  # seconds for a handshake
-STALL = 15.0  # seconds without a byte in the middle of a frame after which a peer is given up
+STALL = 15.0  # seconds without a byte in the middle of a frame or body after which a peer is given up
 LINGER = 5.0  # seconds a closing connection may take to send what it still holds
 _JUNK = memoryview(bytearray(16 << 10))  # where a connection that is ending puts what still comes
 
@@ -29,11 +33,17 @@ _JUNK = memoryview(bytearray(16 << 10))  # where a connection that is ending put
 class Receiver(Protocol):
     """Who a connection reports to once its handshake is over. Each may raise ProtocolError, which ends the connection."""
 
-    def frame(self, connection: Connection, frame: Frame) -> memoryview | None:
-        """A message has come. If it announces a body: the memory for it, or None (asked again after `pump`)."""
+    def frame(self, connection: Connection, frame: Frame) -> None:
+        """A message has come, but no Chunk."""
 
-    def body(self, connection: Connection, body: Body) -> None:
-        """A body is complete."""
+    def place(self, connection: Connection, chunk: Frame) -> memoryview | None:
+        """A Chunk has come: the memory for what follows it, or None (asked again after `pump`)."""
+
+    def filled(self, connection: Connection, chunk: Frame) -> None:
+        """What followed the Chunk is in that memory."""
+
+    def holds(self, connection: Connection) -> bool:
+        """Whether memory waits for more chunks: it must not wait for ever."""
 
     def fault(self, connection: Connection, error: ProtocolError) -> None:
         """The peer broke the protocol: nothing more is read. The receiver ends the connection."""
@@ -56,7 +66,8 @@ class Connection(asyncio.BufferedProtocol):
         self._reader = FrameReader()
         self._receiver: Receiver | None = None
         self._waiting: asyncio.Future[Frame] | None = None  # of read()
-        self._announced: Frame | None = None  # its body waits for memory
+        self._version = VERSION  # of the frames that are sent
+        self._chunk: Frame | None = None  # it waits for memory
         self._pumping = False
         self._plain = True
         self._out: socket.socket | None = None  # while a body leaves on it
@@ -87,9 +98,14 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self.pump()
 
+    def speak(self, version: int) -> None:
+        """From now on frames of this version of the protocol, both ways."""
+        self._version = version
+        self._reader.versions = range(version, version + 1)
+
     def send(self, message: Any) -> bytes:
         """Send a message without a body; at once, or never if the connection has ended. Returns its encoded form."""
-        data = encode(message)
+        data = encode(message, version=self._version)
         if self.reason is None:
             self._write(data)
             assert self._transport is not None
@@ -97,16 +113,14 @@ class Connection(asyncio.BufferedProtocol):
                 self.end(f"the peer let {LARGEST_BACKLOG >> 20} MiB of messages wait", abort=True)
         return data[HEADER.size :]
 
-    async def send_body(self, message: Any, body: memoryview) -> None:
-        """Send a message with its body; returns when the body's memory may change again. Raises ConnectionError."""
+    async def send_body(self, message: Any, number: int, body: memoryview) -> None:
+        """Announce a body under `number` and send it in chunks; returns when its memory may change again. Raises
+        ConnectionError."""
         async with self._sending:
             try:
-                await self._send_chunk(encode(message, body.nbytes))
-                if self._plain:
-                    await self._send_past_transport(body)
-                else:
-                    for at in range(0, body.nbytes, CHUNK):
-                        await self._send_chunk(body[at : at + CHUNK])
+                await self._send_piece(encode(message, body.nbytes, number=number, version=self._version))
+                chunks = self._chunks(number, body)
+                await (self._send_past_transport(chunks) if self._plain else self._send_in_pieces(chunks))
             except asyncio.CancelledError:
                 self.end("a body was given up half sent", abort=True)
                 raise
@@ -165,11 +179,6 @@ class Connection(asyncio.BufferedProtocol):
         """Whether the connection has ended (not merely: is ending)."""
         return self._ended.done()
 
-    @property
-    def unfinished(self) -> Body | None:
-        """The body that was being received when the connection ended."""
-        return self._reader.body
-
     # ---------------------------------------------------------------- what asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -218,13 +227,13 @@ class Connection(asyncio.BufferedProtocol):
     def _pass_on(self) -> bool:
         """Pass on what is complete. Returns whether more should be read."""
         while self.reason is None and (self._receiver is not None or self._waiting is not None):
-            if self._announced is not None:
+            if self._chunk is not None:
                 assert self._receiver is not None
-                memory = self._receiver.frame(self, self._announced)
+                memory = self._receiver.place(self, self._chunk)
                 if memory is None:
                     return False
-                self._reader.body_into(memory)
-                self._announced = None
+                self._reader.fill(memory)
+                self._chunk = None
             event = self._reader.next()
             if event is None:
                 return True
@@ -233,10 +242,10 @@ class Connection(asyncio.BufferedProtocol):
                 waiting, self._waiting = self._waiting, None
                 if not waiting.done():
                     waiting.set_result(event)
-            elif isinstance(event, Body):
-                self._receiver.body(self, event)
-            elif event.body:
-                self._announced = event
+            elif isinstance(event, Filled):
+                self._receiver.filled(self, event.frame)
+            elif isinstance(event.message, Chunk):
+                self._chunk = event
             else:
                 self._receiver.frame(self, event)
         return False
@@ -246,7 +255,13 @@ class Connection(asyncio.BufferedProtocol):
         self.bytes_out += len(data)
         self._transport.write(data)
 
-    async def _send_chunk(self, data: bytes | memoryview) -> None:
+    def _chunks(self, number: int, body: memoryview) -> Iterator[tuple[bytes, memoryview]]:
+        """The frames of a body: what precedes the bytes, and these."""
+        for at in range(0, body.nbytes, LARGEST_CHUNK):
+            part = body[at : at + LARGEST_CHUNK]
+            yield encode(Chunk(body=number, offset=at), part.nbytes, version=self._version), part
+
+    async def _send_piece(self, data: bytes | memoryview) -> None:
         if self.reason is not None:
             raise ConnectionError(self.reason)
         self._write(data)
@@ -255,7 +270,13 @@ class Connection(asyncio.BufferedProtocol):
         else:
             await self._writable.wait()
 
-    async def _send_past_transport(self, body: memoryview) -> None:
+    async def _send_in_pieces(self, chunks: Iterator[tuple[bytes, memoryview]]) -> None:
+        for head, part in chunks:
+            self._write(head)
+            for at in range(0, part.nbytes, PIECE):
+                await self._send_piece(part[at : at + PIECE])
+
+    async def _send_past_transport(self, chunks: Iterator[tuple[bytes, memoryview]]) -> None:
         """The transport holds nothing now, so this comes after what it sent. A second descriptor of the same socket,
         because asyncio guards the transport's own."""
         if self.reason is not None:
@@ -264,18 +285,40 @@ class Connection(asyncio.BufferedProtocol):
         with self._transport.get_extra_info("socket").dup() as out:
             out.setblocking(False)
             self._out = out
+            left = deque(piece for head, part in chunks for piece in (memoryview(head), part))
+            gone: asyncio.Future[None] = self._loop.create_future()
+            self._loop.add_writer(out, self._push, out, left, gone)
             try:
-                await self._loop.sock_sendall(out, body)
+                await gone
             except OSError as error:
                 self.end(self._why(error), abort=True)
             finally:
+                self._loop.remove_writer(out)
                 self._out = None
-        self.bytes_out += body.nbytes
+
+    def _push(self, out: socket.socket, left: deque[memoryview], gone: asyncio.Future[None]) -> None:
+        """Send as much of what is left as the kernel takes now; then other connections have their turn."""
+        try:
+            sent = 0 if gone.done() else out.sendmsg(itertools.islice(left, MOST_VECTORS))
+        except BlockingIOError:
+            return
+        except OSError as error:
+            gone.set_exception(error)
+            return
+        self.bytes_out += sent
+        while sent:
+            piece = left.popleft()
+            if sent < len(piece):
+                left.appendleft(piece[sent:])
+            sent -= min(sent, len(piece))
+        if not left and not gone.done():
+            gone.set_result(None)
 
     def _check_stall(self) -> None:
         assert self._transport is not None
-        if self._reader.within and self._transport.is_reading() and self.bytes_in == self._seen:
-            self.end(f"the peer stopped in the middle of a frame for {self._stall:g} s", abort=True)
+        due = self._reader.within and self._transport.is_reading()
+        if (due or (self._receiver is not None and self._receiver.holds(self))) and self.bytes_in == self._seen:
+            self.end(f"the peer stopped in the middle of a frame or body for {self._stall:g} s", abort=True)
             return
         self._seen = self.bytes_in
         self._set_timer(self._stall, self._check_stall)

@@ -9,13 +9,16 @@ may raise ProtocolError to end the link for what the peer sent.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any, Protocol
 
 from skerry.core.messages import Refused
 from skerry.errors import ProtocolError
+from skerry.fabric.bodies import Bodies
 from skerry.fabric.connection import Connection
-from skerry.fabric.messages import BY_CLASS, HANDSHAKE, KINDS, OBSERVER, Greeting, Role, Side
-from skerry.fabric.wire import Body, Frame
+from skerry.fabric.messages import BY_CLASS, Greeting, Role, Side, accepted
+from skerry.fabric.tokens import Identity
+from skerry.fabric.wire import Frame
 
 VANISHED = 60.0  # seconds that sent messages may stay unacknowledged by the peer's machine before the link ends
 
@@ -27,8 +30,9 @@ class Handler(Protocol):
         """A message without a body has come."""
 
     def bulk_buffer(self, link: Link, message: Any, nbytes: int) -> memoryview | None:
-        """A bulk message has come: the memory for its body, exactly `nbytes` writable bytes (check that length against
-        the layout first), or None: no memory now. Then the bulk connection rests, and resume_bulk asks again."""
+        """The body of a bulk message begins to come: the memory for it, exactly `nbytes` writable bytes (check that length
+        against the layout first), or None: no memory now. Then the bulk connection rests, and resume_bulk asks again. Others
+        may be asked for, and be whole, before this one is."""
 
     def on_bulk(self, link: Link, message: Any, buffer: memoryview) -> None:
         """The body is complete in the memory that bulk_buffer gave; the memory is the handler's again."""
@@ -41,12 +45,16 @@ class Handler(Protocol):
 
 
 class Link:
-    """Made by connect() or a Listener. `peer`: its address; `greeting`: what the server told (run, session, policy);
-    `ended`: done when the link has ended."""
+    """Made by connect() or a Listener. `peer`: its address; `greeting`: what the server told (run, session, policy); `role` and
+    `identity`: what the client came as, and who it proved to be; `features`: what both sides have; `ended`: done when the
+    link has ended."""
 
-    def __init__(self, control: Connection, bulk: Connection | None, *, side: Side, role: Role, greeting: Greeting) -> None:
+    def __init__(self, control: Connection, bulk: Connection | None, *, side: Side, role: Role, identity: Identity,
+                 features: frozenset[str], greeting: Greeting) -> None:  # fmt: skip
         self.peer = control.peer
         self.role = role
+        self.identity = identity
+        self.features = features
         self.greeting = greeting
         self._side = side
         self._control = control
@@ -54,10 +62,9 @@ class Link:
         self._handler: Handler | None = None
         self._reason: str | None = None
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if side == "server" and role == "observer":
-            self._accepts = OBSERVER
-        else:
-            self._accepts = frozenset(kind.cls for kind in KINDS if kind.sender != side) - HANDSHAKE
+        self._accepts = accepted(role, side)
+        self._numbers = itertools.count()  # of the bodies sent
+        self._bodies = Bodies(self._room)
 
     def __repr__(self) -> str:
         return f"<{self.role} link with {self.peer}>"
@@ -91,10 +98,10 @@ class Link:
         self._control.send(message)
 
     async def send_bulk(self, message: Any, body: bytes | memoryview) -> None:
-        """Send a message with its body, after those already waiting. Returns when all of it is with the kernel: until
-        then the body's memory must not change. Cancelling it ends the link. Raises ConnectionError: the link ended."""
+        """Send a message with its body (one byte at least), after those already waiting. Returns when all of it is with the
+        kernel: until then the body's memory must not change. Cancelling it ends the link. Raises ConnectionError: it ended."""
         assert BY_CLASS[type(message)].sender == self._side and self._bulk is not None
-        await self._bulk.send_body(message, memoryview(body).cast("B"))
+        await self._bulk.send_body(message, next(self._numbers), memoryview(body).cast("B"))
 
     def resume_bulk(self) -> None:
         """There is memory again: ask bulk_buffer for the body that waits, if one does."""
@@ -115,23 +122,29 @@ class Link:
 
     # ---------------------------------------------------------------- what its connections call
 
-    def frame(self, connection: Connection, frame: Frame) -> memoryview | None:
+    def frame(self, connection: Connection, frame: Frame) -> None:
         assert self._handler is not None
+        self._check(connection, frame)
         message = frame.message
-        if type(message) not in self._accepts or (frame.body > 0) != (connection is self._bulk):
-            where = "bulk" if connection is self._bulk else "control"
-            raise ProtocolError(f"a {type(message).__name__} on the {where} connection of a {self.role}'s link")
         if isinstance(message, Refused) and message.code == "protocol":
             self.close(f"the peer gave this side up: {message.reason}")
         elif frame.body:
-            return self._handler.bulk_buffer(self, message, frame.body)
+            self._bodies.announce(frame)
         else:
             self._handler.on_message(self, message)
-        return None
 
-    def body(self, connection: Connection, body: Body) -> None:
+    def place(self, connection: Connection, chunk: Frame) -> memoryview | None:
+        self._check(connection, chunk)
+        return self._bodies.place(chunk)
+
+    def filled(self, connection: Connection, chunk: Frame) -> None:
         assert self._handler is not None
-        self._handler.on_bulk(self, body.frame.message, body.memory)
+        whole = self._bodies.filled(chunk)
+        if whole is not None:
+            self._handler.on_bulk(self, *whole)
+
+    def holds(self, connection: Connection) -> bool:
+        return connection is self._bulk and self._bodies.holding
 
     def fault(self, connection: Connection, error: ProtocolError) -> None:
         if self._side == "server":
@@ -142,9 +155,9 @@ class Link:
         assert self._handler is not None
         if self._reason is None:
             self._reason = reason
-        if connection.unfinished is not None:
-            frame, memory = connection.unfinished
-            self._handler.on_bulk_lost(self, frame.message, memory)
+        if connection is self._bulk:
+            for message, memory in self._bodies.lose():
+                self._handler.on_bulk_lost(self, message, memory)
         others = [other for other in self._connections() if not other.has_ended]
         for other in others:
             other.end(reason, abort=other.reason is None)
@@ -154,3 +167,13 @@ class Link:
 
     def _connections(self) -> list[Connection]:
         return [self._control] if self._bulk is None else [self._control, self._bulk]
+
+    def _check(self, connection: Connection, frame: Frame) -> None:
+        message, bulk = frame.message, connection is self._bulk
+        if type(message) not in self._accepts or (frame.body > 0) != bulk:
+            where = "bulk" if bulk else "control"
+            raise ProtocolError(f"a {type(message).__name__} on the {where} connection of a {self.role}'s link")
+
+    def _room(self, message: Any, nbytes: int) -> memoryview | None:
+        assert self._handler is not None
+        return self._handler.bulk_buffer(self, message, nbytes)

@@ -1,4 +1,4 @@
-"""The server's side: a listening socket whose connections become links once they have proved the run's token.
+"""The server's side: a listening socket whose connections become links once they have proved a token.
 
 Rules: nothing that a stranger does harms others: the number of connections in their handshake, their time and the length
 of their messages are bounded, and each that fails ends with a reason that is reported.
@@ -11,16 +11,18 @@ import errno
 import secrets
 import socket
 import ssl
+from collections.abc import Set
 from dataclasses import replace
 from typing import Protocol
 
 from skerry.errors import ConfigError, ProtocolError, UnreachableError
-from skerry.fabric.address import Address
+from skerry.fabric.address import Address, Endpoint
 from skerry.fabric.connection import PATIENCE, STALL, Connection
-from skerry.fabric.handshake import Denied, Token, let_in
+from skerry.fabric.handshake import Arrival, Denied, let_in
 from skerry.fabric.link import Handler, Link
 from skerry.fabric.messages import Greeting
 from skerry.fabric.tls import TlsConfig
+from skerry.fabric.tokens import Keyring
 
 MOST_STRANGERS = 256  # connections that have not proved the token yet
 PAUSE = 1.0  # seconds, when no connection can be accepted (no file descriptors left)
@@ -39,29 +41,33 @@ class Server(Protocol):
 class Listener:
     """Made by Listener.start. `address`: where it listens, with the port that was chosen if 0 was asked for."""
 
-    def __init__(self, sock: socket.socket, server: Server, *, token: Token, run: str, policy: str, heartbeat: float,
-                 context: ssl.SSLContext | None, patience: float, stall: float) -> None:  # fmt: skip
+    def __init__(self, sock: socket.socket, server: Server, *, keyring: Keyring, run: str, policy: str, needs: Set[str],
+                 heartbeat: float, context: ssl.SSLContext | None, patience: float, stall: float) -> None:  # fmt: skip
         self.address = Address(*sock.getsockname()[:2])
         self._socket = sock
         self._server = server
-        self._token = token
-        self._greeting = Greeting(mac=b"", run=run, policy=policy, heartbeat=heartbeat)
+        self._keyring = keyring
+        self._needs = needs
+        told = () if self.address.everywhere else (Endpoint(kind="syncer", host=self.address.host, port=self.address.port),)
+        self._greeting = Greeting(mac=b"", run=run, policy=policy, heartbeat=heartbeat, addresses=told)
         self._context = context
         self._patience = patience
         self._stall = stall
         self._arriving: set[asyncio.Task[None]] = set()
         self._strangers: set[Connection] = set()
-        self._halves: dict[str, asyncio.Future[Connection]] = {}  # sessions that wait for their bulk connection
+        self._halves: dict[str, tuple[str, asyncio.Future[Connection]]] = {}  # sessions that wait for their bulk
+        # connection, with the name of the token that it must come with
         self._links: set[Link] = set()
         self._past = (0, 0)  # bytes in and out of ended links
         self._accepting = asyncio.create_task(self._accept())
 
     @staticmethod
-    async def start(server: Server, *, token: Token, run: str, host: str = "127.0.0.1", port: int = 0, policy: str = "",
-                    heartbeat: float = 1.0, tls: TlsConfig | None = None, insecure: bool = False,
+    async def start(server: Server, *, keyring: Keyring, run: str, host: str = "127.0.0.1", port: int = 0, policy: str = "",
+                    needs: Set[str] = frozenset(), heartbeat: float = 1.0, tls: TlsConfig | None = None, insecure: bool = False,
                     patience: float = PATIENCE, stall: float = STALL) -> Listener:  # fmt: skip
-        """Listen. `port` 0: a free one. `insecure`: allow listening beyond loopback without TLS. `patience`: seconds for a
-        handshake. `stall`: seconds without a byte in the middle of a frame after which a peer is given up.
+        """Listen. `port` 0: a free one. `needs`: features that a learner must have. `insecure`: allow listening beyond loopback
+        without TLS. `patience`: seconds for a handshake. `stall`: seconds without a byte in the middle of a frame or body
+        after which a peer is given up.
 
         Raises ConfigError (exposed without TLS; TLS files) and UnreachableError (the address cannot be listened on).
         """
@@ -70,8 +76,8 @@ class Listener:
             raise ConfigError(f"listening on {where} without TLS would expose the run to the network",
                               remedy="configure tls (cert and key), or say --insecure")  # fmt: skip
         context = tls.server_context() if tls else None
-        return Listener(_bind(where), server, token=token, run=run, policy=policy, heartbeat=heartbeat, context=context,
-                        patience=patience, stall=stall)  # fmt: skip
+        return Listener(_bind(where), server, keyring=keyring, run=run, policy=policy, needs=needs, heartbeat=heartbeat,
+                        context=context, patience=patience, stall=stall)  # fmt: skip
 
     @property
     def traffic(self) -> tuple[int, int]:
@@ -132,21 +138,19 @@ class Listener:
             self._strangers.discard(connection)
 
     async def _greet(self, connection: Connection) -> None:
-        hello, mac = await let_in(connection, self._token, self._greeting.run)
+        arrival = await let_in(connection, self._keyring, self._greeting.run, self._needs)
         self._strangers.discard(connection)  # else those that wait for their bulk connection would keep it out
-        greeting = replace(self._greeting, mac=mac)
-        if hello.role == "bulk":
-            half = self._halves.pop(hello.session, None)
-            if half is None or half.done():
-                raise Denied("session", "no session of that name waits for its bulk connection")
+        greeting = replace(self._greeting, mac=arrival.mac)
+        if arrival.role is None:
+            half = self._half(arrival)
             connection.send(greeting)
             half.set_result(connection)
             return
         bulk = None
-        if hello.role == "learner":
+        if arrival.role == "learner":
             greeting = replace(greeting, session=secrets.token_hex(16))
             half = asyncio.get_running_loop().create_future()
-            self._halves[greeting.session] = half
+            self._halves[greeting.session] = arrival.identity.name, half
             try:
                 connection.send(greeting)
                 bulk = await half
@@ -154,10 +158,19 @@ class Listener:
                 self._halves.pop(greeting.session, None)
         else:
             connection.send(greeting)
-        link = Link(connection, bulk, side="server", role=hello.role, greeting=greeting)
+        link = Link(connection, bulk, side="server", role=arrival.role, identity=arrival.identity, features=arrival.features,
+                    greeting=greeting)  # fmt: skip
         self._links.add(link)
         link.ended.add_done_callback(lambda _: self._forget(link))
         link.start(self._server.opened(link))
+
+    def _half(self, arrival: Arrival) -> asyncio.Future[Connection]:
+        """The session that this bulk connection completes. Raises Denied."""
+        name, half = self._halves.get(arrival.hello.session, ("", None))
+        if half is None or half.done() or name != arrival.identity.name:
+            raise Denied("session", "no session of that name waits for its bulk connection")
+        del self._halves[arrival.hello.session]
+        return half
 
     def _forget(self, link: Link) -> None:
         self._links.discard(link)

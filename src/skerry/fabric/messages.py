@@ -1,19 +1,22 @@
 """What travels besides the core's vocabulary, and the table of everything that may travel.
 
 Rules: a kind's number is never reused. A bulk message travels on the bulk connection and has a body; every other message
-travels on the control connection and has none. A side that gets a message which only it may send ends the link.
-docs/protocol.md describes all of them (a test compares).
+travels on the control connection and has none. What a side gets that the table does not give to the link's role ends the
+link. Hello and Refused keep their form in every version: fields are only added. docs/protocol.md describes all of it (a
+test compares).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from skerry.core import messages as core
+from skerry.fabric.address import Endpoint
 
-Role = Literal["learner", "observer", "bulk"]
+Role = Literal["learner", "observer", "standby", "plane", "aggregator"]
 Side = Literal["client", "server"]
+ROLES: tuple[Role, ...] = get_args(Role)
 
 
 # ---------------------------------------------------------------- handshake
@@ -21,13 +24,18 @@ Side = Literal["client", "server"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """The client's first message on a connection."""
+    """The client's first message on a connection. What an older one leaves out has these defaults."""
 
-    role: Role  # "bulk": the second connection of a learner's session
+    role: str  # a Role; or "bulk": the second connection of a learner's session
     run: str = ""  # the run it belongs to; "" = whichever this is
     session: str = ""  # role "bulk": the session that the control connection's Greeting named
     nonce: bytes  # 32 fresh random bytes
     software: str = ""  # name and release, for logs
+    lowest: int = 1  # versions of the protocol that it speaks
+    highest: int = 1
+    features: tuple[str, ...] = ()  # what it can do beyond the version
+    identity: str = "run"  # name of the token that it proves
+    learner: int = -1  # role "learner": the id that it wants; -1 = any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,24 +43,38 @@ class Challenge:
     """The server's answer to Hello."""
 
     nonce: bytes  # 32 fresh random bytes
+    version: int  # the highest that both speak: of every frame from here on
+    features: tuple[str, ...] = ()  # those that both have
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """The client knows the run's token."""
+    """The client knows the token's secret."""
 
     mac: bytes  # 32 bytes; handshake.proof(..., "client", ...)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Greeting:
-    """The server knows the token, too; the connection is open. A refused client gets the core's Refused instead."""
+    """The server knows the secret, too; the connection is open. A refused client gets the core's Refused instead."""
 
     mac: bytes  # 32 bytes; handshake.proof(..., "server", ...)
     run: str
     session: str = ""  # role "learner": what its bulk connection names
     policy: str = ""  # the run's policy as JSON text
     heartbeat: float = 1.0  # seconds: a learner sends a Report at least so often
+    addresses: tuple[Endpoint, ...] = ()  # where else the run may be found
+
+
+# ---------------------------------------------------------------- bodies
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A part of a body that a message announced (bulk: these bytes of it)."""
+
+    body: int  # the number that it was announced under
+    offset: int  # bytes
 
 
 # ---------------------------------------------------------------- beside the core
@@ -96,21 +118,30 @@ class StatusText:
     text: str
 
 
+LEARNERS: frozenset[Role] = frozenset({"learner"})
+OBSERVERS: frozenset[Role] = frozenset({"learner", "observer"})
+EVERYBODY: frozenset[Role] = frozenset(ROLES)
+NOBODY: frozenset[Role] = frozenset()  # of the handshake: on no link
+
+
 class Kind(NamedTuple):
-    """What may travel: its number in the frame's header, its class, who may send it, whether it has a bulk body."""
+    """What may travel: its number in the frame's header, its class, who may send it, whether it has a bulk body, and on the
+    links of which roles."""
 
     number: int
     cls: type[Any]
-    sender: Side
+    sender: Side | Literal["both"]
     bulk: bool = False
+    roles: frozenset[Role] = LEARNERS
 
 
 KINDS: tuple[Kind, ...] = (
-    Kind(1, Hello, "client"),
-    Kind(2, Challenge, "server"),
-    Kind(3, Proof, "client"),
-    Kind(4, Greeting, "server"),
-    Kind(5, core.Refused, "server"),
+    Kind(1, Hello, "client", roles=NOBODY),
+    Kind(2, Challenge, "server", roles=NOBODY),
+    Kind(3, Proof, "client", roles=NOBODY),
+    Kind(4, Greeting, "server", roles=NOBODY),
+    Kind(5, core.Refused, "server", roles=EVERYBODY),
+    Kind(6, Chunk, "both", bulk=True),
     Kind(10, core.Join, "client"),
     Kind(11, LayoutText, "client", bulk=True),
     Kind(12, core.ProvideInitial, "client", bulk=True),
@@ -121,7 +152,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(17, core.TakenOver, "client"),
     Kind(18, core.Leave, "client"),
     Kind(19, Vitals, "client"),
-    Kind(20, StatusRequest, "client"),
+    Kind(20, StatusRequest, "client", roles=OBSERVERS),
     Kind(30, core.Welcome, "server"),
     Kind(31, core.RequestInitial, "server"),
     Kind(32, core.Ask, "server"),
@@ -130,9 +161,12 @@ KINDS: tuple[Kind, ...] = (
     Kind(35, core.Delivery, "server", bulk=True),
     Kind(36, core.BudgetReached, "server"),
     Kind(37, core.RunOver, "server"),
-    Kind(38, StatusText, "server"),
+    Kind(38, StatusText, "server", roles=OBSERVERS),
 )
 BY_NUMBER = {kind.number: kind for kind in KINDS}
 BY_CLASS = {kind.cls: kind for kind in KINDS}
-HANDSHAKE = frozenset({Hello, Challenge, Proof, Greeting})
-OBSERVER = frozenset({StatusRequest})
+
+
+def accepted(role: Role, side: Side) -> frozenset[type[Any]]:
+    """What `side` of a link of that role takes from the other."""
+    return frozenset(kind.cls for kind in KINDS if kind.sender != side and role in kind.roles)

@@ -1,13 +1,14 @@
 """The frame codec: messages to bytes and bytes to messages, without a socket (the style of h11).
 
-A frame is a header of 20 bytes, little-endian, then the message, then the body (bulk messages only):
+A frame is a header of 20 bytes, little-endian, then the message, then, of a Chunk, its bytes:
 
     magic "SKRY" (4) | protocol version (2) | kind (2) | message length (4) | body length (8)
-    message: a MessagePack map of the dataclass's fields     body: raw bytes
+    message: a MessagePack map of the dataclass's fields; of one that announces a body: [the body's number, that map]
+    body length: of an announced body; of a Chunk: of the bytes that follow it; else 0
 
-Rules: every length is checked before anything is allocated for it; a body is written straight into memory which the
-caller gives after it has seen the message; whatever is wrong raises ProtocolError, after which a reader is unusable.
-The header and the message Refused keep this form in every version, so that a version mismatch can be told to the peer.
+Rules: every length is checked before anything is allocated for it; a chunk is written straight into memory which the
+caller gives after it has seen its head; whatever is wrong raises ProtocolError, after which a reader is unusable.
+The header and the messages Hello and Refused keep this form in every version, so that a mismatch can be told to the peer.
 """
 
 from __future__ import annotations
@@ -17,77 +18,89 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from skerry.core.messages import Refused
 from skerry.errors import ProtocolError
-from skerry.fabric.messages import BY_CLASS, BY_NUMBER
+from skerry.fabric.messages import BY_CLASS, BY_NUMBER, Chunk, Hello
 
-VERSION = 1
+SPOKEN = range(2, 3)  # versions of the protocol
+VERSION = SPOKEN[-1]
 HEADER = struct.Struct("<4sHHIQ")
 MAGIC = b"SKRY"
 SCRATCH = 16 << 10  # bytes a connection holds for messages; what exceeds it is held only while it is read
 LARGEST_HELLO = 4 << 10  # bytes of a message before the handshake is over
 LARGEST_MESSAGE = 4 << 20  # and after it
-LARGEST_READ = 256 << 10  # bytes of a body taken from a socket at once: other connections have their turn in between
+LARGEST_CHUNK = 1 << 20  # bytes of a body in one frame, and taken from a socket at once: others have their turn in between
 
 _encoder = msgspec.msgpack.Encoder()
-_decoders = {kind.number: msgspec.msgpack.Decoder(kind.cls) for kind in BY_NUMBER.values()}
+_announcing = frozenset(kind.cls for kind in BY_NUMBER.values() if kind.bulk) - {Chunk}
+_decoders: dict[int, msgspec.msgpack.Decoder[Any]] = {
+    kind.number: msgspec.msgpack.Decoder(tuple[int, kind.cls] if kind.cls in _announcing else kind.cls)  # type: ignore[name-defined]
+    for kind in BY_NUMBER.values()
+}
+_TIMELESS = frozenset(BY_CLASS[cls].number for cls in (Hello, Refused))  # read in any version
 
 
 class VersionError(ProtocolError):
     """The peer speaks another version of the protocol."""
 
-    def __init__(self, version: int) -> None:
-        super().__init__(f"the peer speaks protocol version {version}, this side {VERSION}",
+    def __init__(self, version: int, wanted: range = SPOKEN) -> None:
+        super().__init__(f"the peer speaks {span(version)} of the protocol, this side {span(wanted[0], wanted[-1])}",
                          remedy="install the same release of skerry on both sides")  # fmt: skip
 
 
 class Frame(NamedTuple):
-    """A message that has come. `raw`: its encoded form. `body`: length of the body that follows; 0 = none."""
+    """A message that has come. `raw`: its encoded form; `version`: the frame's. `body`: length of the body that it announces
+    under `number`, or of the bytes that follow a Chunk; 0 = none."""
 
     message: Any
     raw: bytes
-    body: int
+    version: int
+    body: int = 0
+    number: int = 0
 
 
-class Body(NamedTuple):
-    """The body of `frame` is complete in `memory`."""
+class Filled(NamedTuple):
+    """The bytes that followed `frame`, a Chunk, are in their memory."""
 
     frame: Frame
-    memory: memoryview
 
 
-def encode(message: Any, body: int = 0) -> bytes:
-    """The frame of a message (its encoded form begins at HEADER.size), without its body of `body` bytes."""
+def encode(message: Any, body: int = 0, *, number: int = 0, version: int = VERSION) -> bytes:
+    """The frame of a message (its encoded form begins at HEADER.size), without what follows a Chunk. `body` and `number` as
+    in Frame."""
     kind = BY_CLASS[type(message)]
     assert kind.bulk == (body > 0), f"{type(message).__name__} {'needs a' if kind.bulk else 'has no'} body"
-    raw = _encoder.encode(message)
-    return HEADER.pack(MAGIC, VERSION, kind.number, len(raw), body) + raw
+    raw = _encoder.encode((number, message) if kind.cls in _announcing else message)
+    return HEADER.pack(MAGIC, version, kind.number, len(raw), body) + raw
+
+
+def span(lowest: int, highest: int | None = None) -> str:
+    """In words."""
+    return f"version {lowest}" if highest in (lowest, None) else f"versions {lowest} to {highest}"
 
 
 class FrameReader:
-    """Bytes in (buffer, feed), frames out (next, body_into). `limit`: longest message allowed, in bytes."""
+    """Bytes in (buffer, feed), frames out (next, fill). `limit`: longest message allowed, in bytes. `versions`: those that
+    frames may bear; Hello and Refused may bear any."""
 
     def __init__(self, limit: int = LARGEST_HELLO) -> None:
         self.limit = limit
+        self.versions = SPOKEN
         self._scratch = memoryview(bytearray(SCRATCH))
         self._start = self._end = 0  # what of the scratch is read but not yet understood
-        self._frame: Frame | None = None  # whose body is awaited
-        self._memory: memoryview | None = None  # where that body goes
+        self._chunk: Frame | None = None  # whose bytes are awaited
+        self._memory: memoryview | None = None  # where they go
         self._filled = 0
 
     @property
     def within(self) -> bool:
         """Whether a frame has begun and is not complete."""
-        return self._frame is not None or self._end > self._start
-
-    @property
-    def body(self) -> Body | None:
-        """The body being received: memory given, not yet complete."""
-        return Body(self._frame, self._memory) if self._frame and self._memory is not None else None
+        return self._chunk is not None or self._end > self._start
 
     def buffer(self) -> memoryview:
         """Where the next bytes go; never empty."""
         if self._memory is not None:
-            return self._memory[self._filled : self._filled + LARGEST_READ]
+            return self._memory[self._filled :]
         if self._start == self._end:
             self._compact(SCRATCH)
         elif self._end == len(self._scratch):
@@ -101,10 +114,10 @@ class FrameReader:
         else:
             self._end += count
 
-    def next(self) -> Frame | Body | None:
-        """What has come; None: more bytes are needed, or memory for a body (body_into). Raises ProtocolError."""
-        if self._frame is not None:
-            return self._complete_body()
+    def next(self) -> Frame | Filled | None:
+        """What has come; None: more bytes are needed, or memory for a chunk (fill). Raises ProtocolError."""
+        if self._chunk is not None:
+            return self._complete_chunk()
         have = self._end - self._start
         if have < HEADER.size:
             if have:
@@ -119,31 +132,32 @@ class FrameReader:
             return None
         raw = bytes(self._scratch[self._start + HEADER.size : self._start + total])
         self._start += total
-        frame = Frame(_decode(number, raw), raw, body)
-        if body:
-            self._frame = frame
+        message, name = _decode(number, raw)
+        frame = Frame(message, raw, version, body, name)
+        if isinstance(message, Chunk):
+            self._chunk = frame
         return frame
 
-    def body_into(self, memory: memoryview) -> None:
-        """Receive the announced body into `memory`, writable bytes of exactly its length."""
-        assert self._frame is not None and memory.nbytes == self._frame.body and not memory.readonly
-        self._memory = memory.cast("B")
-        here = min(self._end - self._start, self._frame.body)
+    def fill(self, memory: memoryview) -> None:
+        """Receive the bytes that follow the Chunk into `memory`, writable and of exactly their length."""
+        assert self._chunk is not None and memory.nbytes == self._chunk.body and not memory.readonly
+        self._memory = memory
+        here = min(self._end - self._start, self._chunk.body)
         self._memory[:here] = self._scratch[self._start : self._start + here]
         self._start += here
         self._filled = here
 
-    def _complete_body(self) -> Body | None:
-        if self._frame is None or self._memory is None or self._filled < self._frame.body:
+    def _complete_chunk(self) -> Filled | None:
+        if self._chunk is None or self._memory is None or self._filled < self._chunk.body:
             return None
-        body = Body(self._frame, self._memory)
-        self._frame = self._memory = None
-        return body
+        filled = Filled(self._chunk)
+        self._chunk = self._memory = None
+        return filled
 
     def _check(self, magic: bytes, version: int, number: int, length: int, body: int) -> None:
         _check_magic(magic)
-        if version != VERSION:
-            raise VersionError(version)
+        if version not in self.versions and number not in _TIMELESS:
+            raise VersionError(version, self.versions)
         kind = BY_NUMBER.get(number)
         if kind is None:
             raise ProtocolError(f"a frame of unknown kind {number}")
@@ -151,6 +165,8 @@ class FrameReader:
             raise ProtocolError(f"a {kind.cls.__name__} of {length} bytes; at most {self.limit} are allowed")
         if kind.bulk != (body > 0):
             raise ProtocolError(f"a {kind.cls.__name__} with a body of {body} bytes")
+        if kind.cls is Chunk and body > LARGEST_CHUNK:
+            raise ProtocolError(f"a Chunk of {body} bytes; at most {LARGEST_CHUNK} are allowed")
 
     def _compact(self, size: int) -> None:
         """Move what is not yet understood to the front of a scratch of `size` bytes."""
@@ -168,8 +184,10 @@ def _check_magic(start: bytes) -> None:
         raise ProtocolError(f"not a Skerry frame: it starts with {start[:4]!r}")
 
 
-def _decode(number: int, raw: bytes) -> Any:
+def _decode(number: int, raw: bytes) -> tuple[Any, int]:
+    """The message, and the number of the body that it announces."""
     try:
-        return _decoders[number].decode(raw)
+        got = _decoders[number].decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"a malformed {BY_NUMBER[number].cls.__name__}: {error}") from error
+    return (got[1], got[0]) if BY_NUMBER[number].cls in _announcing else (got, 0)

@@ -6,21 +6,17 @@ slowest link: 2 (M - 1) hops, each with its latency and 1/M of the gradient (Pat
 
 from __future__ import annotations
 
-from skerry.errors import ConfigError, cannot_work
 from skerry.lab.evaluator import Evaluator, Progress
 from skerry.lab.result import Result, hash_of
 from skerry.numerics.task import Task
+from skerry.world.patience import check_data_parallel
 from skerry.world.world import World
 
 
 def run_data_parallel(task: Task, world: World, *, steps: int, seed: int = 0, evals: int = 12,
                       progress: Progress | None = None) -> Result:  # fmt: skip
-    """Train `task` on M times a learner's batch for so many steps. Raises ConfigError for a world with faults: one job that
-    stops whenever a part of it does is the simulator's business."""
-    if steps < 1:
-        raise cannot_work("steps", steps, "give 1 or more")
-    if world.faults or world.fault_rate:
-        raise ConfigError("world.faults and world.fault_rate have no meaning for data-parallel here", remedy="leave them out")
+    """Train `task` on M times a learner's batch for so many steps. Raises ConfigError for a world with faults."""
+    check_data_parallel(steps, world)
     eyes = Evaluator(task, seed, evals)
     model, optimizer = eyes.model, task.optimizer(eyes.model)
     times = [world.step_times(learner) for learner in range(world.learners)]
@@ -46,10 +42,10 @@ def run_data_parallel(task: Task, world: World, *, steps: int, seed: int = 0, ev
         sent += hops * part * world.learners
         if progress is not None:
             progress((step + 1) / steps, step + 1, now)
-    loss = eyes.look(steps, tokens, now)
+    last = eyes.look(steps, tokens, now)
     useful = busy / (now * world.learners)
     return Result(
-        eval_loss=loss, eval_curve=tuple(eyes.curve), virtual_s=round(now, 6), goodput=useful, wait_share=1 - useful,
+        eval_loss=last, eval_curve=tuple(eyes.curve), virtual_s=round(now, 6), goodput=useful, wait_share=1 - useful,
         params=params, tokens={"processed": tokens, "merged": tokens, "pending": 0, "lost": {}}, rounds=steps,
         mean_contributors=float(world.learners), bytes={"up": sent, "down": sent},
         model_hash=hash_of(list(eyes.parameters.by_name.values())),

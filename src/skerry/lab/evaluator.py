@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from skerry.errors import cannot_work
 from skerry.lab.result import Point
-from skerry.learner.parameters import Parameters
+from skerry.numerics.parameters import Parameters
 from skerry.numerics.task import Task
 
 Progress: TypeAlias = Callable[[float, int, float], None]

@@ -7,16 +7,14 @@ Rules: nothing is decided here. Equal arguments give the same bits on one machin
 
 from __future__ import annotations
 
-from typing import Any
-
 from skerry.core.layout import build_layout
 from skerry.core.policy import Policy
 from skerry.lab.evaluator import Evaluator, Progress
 from skerry.lab.result import Result, hash_of
 from skerry.lab.tensors import LabModel, LabTrainer
-from skerry.learner.parameters import Fragments
+from skerry.numerics.parameters import Fragments
 from skerry.numerics.task import Task
-from skerry.syncer.figures import final_figures
+from skerry.store.figures import final_figures, presence
 from skerry.world.run import Strike, VirtualRun
 from skerry.world.world import World
 
@@ -52,17 +50,16 @@ def run(task: Task, policy: Policy, world: World, *, seed: int = 0, evals: int =
 def _result(live: VirtualRun, eyes: Evaluator, loss: float) -> Result:
     hub, end = live.hub, live.queue.now
     up, down = hub.bytes_up.total(), hub.bytes_down.total()
-    figures: dict[str, Any] = final_figures("lab", hub.core, {}, (up, down), end)
-    present = sum(end - member.first_join for member in hub.core.members)
+    figures = final_figures("lab", hub.core, {}, (up, down), end)
     return Result(
-        eval_loss=loss, eval_curve=tuple(eyes.curve), virtual_s=round(end, 6), goodput=figures["goodput"],
-        wait_share=live.waited / present, params=live.layout.total,
-        tokens={name: figures[f"tokens_{name}"] for name in ("processed", "merged", "pending")}
-        | {"lost": figures["lost_by_cause"]},
-        rounds=figures["rounds"], rounds_skipped=figures["rounds_skipped"], rounds_cancelled=figures["rounds_cancelled"],
-        mean_contributors=figures["mean_contributors"], bytes={"up": up, "down": down},
-        per_learner=tuple({k: one[k] for k in ("learner", "generations", "steps", "tokens", "lost_by_cause")}
-                          for one in figures["per_learner"]),
+        eval_loss=loss, eval_curve=tuple(eyes.curve), virtual_s=round(end, 6), goodput=figures.goodput,
+        wait_share=live.waited / presence(hub.core, end), params=live.layout.total,
+        tokens={"processed": figures.tokens_processed, "merged": figures.tokens_merged, "pending": figures.tokens_pending,
+                "lost": figures.lost_by_cause},
+        rounds=figures.rounds, rounds_skipped=figures.rounds_skipped, rounds_cancelled=figures.rounds_cancelled,
+        mean_contributors=figures.mean_contributors, bytes={"up": up, "down": down},
+        per_learner=tuple({k: getattr(one, k) for k in ("learner", "generations", "steps", "tokens", "lost_by_cause")}
+                          for one in figures.per_learner),
         faults=tuple({"fault": str(s.fault), "at": s.at, "struck": s.struck, "down_s": _down(s, live.world, end)}
                      for s in live.strikes),
         model_hash=hash_of(list(eyes.parameters.by_name.values())),

@@ -14,12 +14,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any, TypeAlias
+from typing import Any
 
+from skerry.config.tree import Values, flat, one_name
 from skerry.errors import ConfigError
-
-Values: TypeAlias = dict[str, Any]
-"""By dotted key: {"policy.outer_lr": 0.6}."""
 
 _KEYS = ("name", "seeds", "base", "grid", "runs")
 
@@ -52,7 +50,7 @@ class Sweep:
             if key not in _KEYS:
                 raise ConfigError(f"{source}: unknown key {key} = {value!r}", remedy=f"allowed are {', '.join(_KEYS)}")
         names = short or {}
-        base, grid = (_long(flat(_table(tables, part, source)), names, f"{source}: [{part}]") for part in ("base", "grid"))
+        base, grid = (one_name(flat(_table(tables, part, source)), names, f"{source}: [{part}]") for part in ("base", "grid"))
         return Sweep(source=source, name=tables.get("name", ""), seeds=_seeds(tables.get("seeds", [0]), source),
                      base=base, grid=grid, runs=_runs(tables.get("runs", []), names, source))  # fmt: skip
 
@@ -64,10 +62,11 @@ class Sweep:
                 raise ConfigError(f"{self.source}: [grid] {key} = {values!r}", remedy="give a list of one value or more")
             if any(value in values[:i] for i, value in enumerate(values)):
                 raise ConfigError(f"{self.source}: [grid] {key} = {values!r} has a value twice", remedy="name each once")
-        for label, values in self.runs.items():
-            for key in values.keys() & self.grid.keys():
+        for label, own in self.runs.items():
+            for key in own.keys() & self.grid.keys():
                 raise ConfigError(f"{self.source}: {key} is in [grid] and in run {label!r}", remedy="leave it out of one")
-        for part in (self.base, self.grid, *self.runs.values()):
+        parts: list[Values] = [self.base, self.grid, *self.runs.values()]
+        for part in parts:
             if "seed" in part:
                 raise ConfigError(f"{self.source}: seed = {part['seed']!r} is not for a part of a sweep",
                                   remedy="write seeds = [0, 1] at the top")  # fmt: skip
@@ -88,14 +87,6 @@ class Sweep:
         return key.rpartition(".")[2] if last[key.rpartition(".")[2]] == 1 else key
 
 
-def flat(tables: dict[str, Any], prefix: str = "") -> Values:
-    """Nested tables as dotted keys."""
-    values: Values = {}
-    for key, value in tables.items():
-        values.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
-    return values
-
-
 def _table(tables: dict[str, Any], key: str, source: str) -> dict[str, Any]:
     value = tables.get(key, {})
     if not isinstance(value, dict):
@@ -110,15 +101,6 @@ def _seeds(value: Any, source: str) -> tuple[int, ...]:
     return tuple(value)
 
 
-def _long(values: Values, short: Mapping[str, str], where: str) -> Values:
-    """Each key under its one name."""
-    for key in values:
-        if short.get(key, key) != key and short[key] in values:
-            raise ConfigError(f"{where} {key} = {values[key]!r} and {short[key]} = {values[short[key]]!r} are one key",
-                              remedy="give it once")  # fmt: skip
-    return {short.get(key, key): value for key, value in values.items()}
-
-
 def _runs(value: Any, short: Mapping[str, str], source: str) -> dict[str, Values]:
     runs: dict[str, Values] = {}
     if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
@@ -128,7 +110,7 @@ def _runs(value: Any, short: Mapping[str, str], source: str) -> dict[str, Values
         label = values.pop("label", None)
         if not isinstance(label, str) or not label.strip() or label in runs:
             raise ConfigError(f"{source}: [[runs]] label = {label!r}", remedy="give each run a label, and another one to each")
-        runs[label] = _long(values, short, f"{source}: run {label!r}")
+        runs[label] = one_name(values, short, f"{source}: run {label!r}")
     return runs
 
 

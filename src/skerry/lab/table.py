@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from skerry.lab.sweep import Cell, flat
+from skerry.config.tree import flat
+from skerry.lab.sweep import Cell
 
 _HEAD = ("configuration", "seeds", "eval loss", "+-", "to best", "goodput", "contributors")
 MOST_LOST = 0.5
@@ -79,7 +80,7 @@ def rows_csv(outcomes: Sequence[Outcome]) -> str:
     rows = []
     for outcome in outcomes:
         figures = {name: value for name, value in flat(outcome.result).items()
-                   if not name.startswith("config.") and not isinstance(value, list)}  # fmt: skip
+                   if not name.startswith("config.") and not isinstance(value, list | dict)}  # fmt: skip
         rows.append({"label": outcome.cell.label, "seed": outcome.cell.seed, **outcome.cell.varied, **figures,
                      "key": outcome.key})  # fmt: skip
     columns = dict.fromkeys(name for row in rows for name in row)

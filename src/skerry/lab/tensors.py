@@ -12,9 +12,9 @@ from skerry.core.layout import Layout
 from skerry.core.messages import Merge, TakeOverRule
 from skerry.core.policy import Policy
 from skerry.exchange import Exchange, Values, change
-from skerry.learner.parameters import Fragments, Parameters
 from skerry.numerics.accumulate import Screened, weight_of
 from skerry.numerics.merger import Body, Merger
+from skerry.numerics.parameters import Fragments, Parameters
 from skerry.numerics.task import Task
 
 
@@ -74,18 +74,22 @@ class LabModel:
 
     def provide(self, fragment: int, body: Values) -> str:
         """A first value: flat, fp32."""
-        self.merger.values(fragment)[:] = body
-        flaw, self._bodies[fragment] = self.merger.provide(fragment)
+        flaw, self._made[fragment] = self.merger.provide(fragment, body.data.cast("B"))
         return flaw
+
+    def adopt(self, fragment: int, body: Values) -> None:
+        """It is the run's."""
+        self.merger.adopt(fragment, body.data.cast("B"))
+        self.publish(fragment)
 
     def screen(self, fragment: int, body: Body) -> tuple[str, Screened]:
         """First pass over a contribution."""
-        screened = self.merger.screen(fragment, body)
+        screened = self.merger.screen(fragment, body.data)
         return screened.flaw, screened
 
     def add(self, merge: Merge, body: Body, screened: Screened) -> None:
         """Second pass: into its round."""
-        self.merger.add(merge.fragment, merge.step, body, screened, weight_of(merge.tokens, merge.steps))
+        self.merger.add(merge.fragment, merge.step, body.data, screened, weight_of(merge.tokens, merge.steps))
 
     def close(self, fragment: int, step: int, version: int) -> str:
         """The outer step."""

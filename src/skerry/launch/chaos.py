@@ -21,7 +21,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import psutil
 
@@ -67,7 +67,7 @@ class _Active:
 class Chaos:
     """Strikes when `advance` is called. `note(event, fault)` hears "strike" and "end" of each fault."""
 
-    def __init__(self, script: FaultScript, islands: Islands, note: Callable[[str, Fault], None]) -> None:
+    def __init__(self, script: FaultScript, islands: Islands, note: Callable[[Literal["strike", "end"], Fault], None]) -> None:
         self._due = list(script)
         self._islands = islands
         self._note = note

@@ -1,10 +1,10 @@
-"""The launcher's display: a live table on a terminal, plain lines everywhere else. Shows a RunView, decides nothing."""
+"""A run on a terminal: the launcher's display (a live table, or plain lines where there is no terminal), and the table of its
+learners, which `skerry status` shows, too. Shows a RunState, decides nothing."""
 
 from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from skerry.launch.view import RunView
+from skerry.store.fold import RunState
 
 LIVE_S = 0.5
 PLAIN_S = 10.0
@@ -36,7 +37,7 @@ class Display:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:  # fmt: skip
         if self._live:
-            self._live.update(_table(self._view), refresh=True)
+            self._live.update(_shown(self._view), refresh=True)
             self._live.stop()
 
     def refresh(self) -> None:
@@ -45,8 +46,8 @@ class Display:
         if now < self._next:
             return
         if self._live:
-            self._live.update(_table(self._view), refresh=True)
-        elif self._view.learners:
+            self._live.update(_shown(self._view), refresh=True)
+        elif self._view.state.learners:
             self._console.print(_line(self._view), highlight=False, soft_wrap=True)
         self._next = now + (LIVE_S if self._live else PLAIN_S)
 
@@ -56,43 +57,44 @@ class Display:
             self._console.print(text, highlight=False, soft_wrap=True)
 
 
-def _line(view: RunView) -> str:
-    learners = "  ".join(
-        f"{m}: {_count(line, 'steps')} steps {line.get('state', '')}" for m, line in sorted(view.learners.items())
-    )
-    return (f"{view.now:6.1f}s  step {_step(view)}  rounds {view.rounds}  contributors {view.contributors:.1f}  "
-            f"{view.tokens_s:,.0f} tokens/s  |  {learners}")  # fmt: skip
+def step_of(state: RunState) -> str:
+    """The run's step, and of how many."""
+    budget = state.status.budget.steps if state.status else 0
+    return f"{min(state.step, budget)} of {budget}" if budget else str(state.step)
 
 
-def _table(view: RunView) -> Group:
-    table = Table(box=SIMPLE_HEAD)
-    for name in ("learner", "state", "steps", "tokens/s", "loss", "median step", "longest gap", "restarts"):
+def learners_table(state: RunState) -> Table:
+    """One row a learner; fits 80 columns."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("learner", "state", "steps", "tokens/s", "loss", "median step", "longest gap", "generation"):
         table.add_column(name, justify="left" if name in ("learner", "state") else "right")
-    for m, line in sorted(view.learners.items()):
-        state = str(line.get("state", ""))
+    for m, sample in sorted(state.learners.items()):
         table.add_row(
-            str(m), Text(state, style=STATE_STYLE.get(state, "yellow")), _count(line, "steps"),
-            _count(line, "tokens_s"), _figure(line, "loss", "{:.3f}"), _figure(line, "median_step_s", "{:.3f} s"),
-            _figure(line, "max_gap_s", "{:.3f} s"), str(view.restarts.get(m, 0)),
+            str(m), Text(sample.state, style=STATE_STYLE.get(sample.state, "yellow")), f"{sample.steps:,}",
+            f"{sample.tokens_s:,.0f}", _figure(sample.loss, "{:.3f}"), _figure(sample.median_step_s, "{:.3f} s"),
+            _figure(sample.max_gap_s, "{:.3f} s"), str(sample.generation),
         )  # fmt: skip
-    return Group(_title(view), table, Text("\n".join(view.events)))
+    return table
+
+
+def _shown(view: RunView) -> Group:
+    return Group(_title(view), learners_table(view.state), Text("\n".join(view.words)))
 
 
 def _title(view: RunView) -> Text:
-    loss = f"   eval loss {view.losses[-1][1]:.3f}" if view.losses else ""
-    text = (f"   {view.now:.0f} s   step {_step(view)}   rounds {view.rounds}   contributors {view.contributors:.1f}   "
-            f"grace {view.grace_s * 1000:.0f} ms   {view.tokens_s:,.0f} tokens/s{loss}")  # fmt: skip
+    state = view.state
+    loss = f"   eval loss {_figure(state.losses[-1].loss, '{:.3f}')}" if state.losses else ""
+    text = (f"   {view.now:.0f} s   step {step_of(state)}   rounds {state.rounds}   contributors {state.contributors:.1f}   "
+            f"grace {state.grace_s * 1000:.0f} ms   {state.tokens_s:,.0f} tokens/s{loss}")  # fmt: skip
     return Text.assemble((view.name, "bold"), text, no_wrap=True, overflow="ellipsis")
 
 
-def _step(view: RunView) -> str:
-    return f"{min(view.step, view.budget)} of {view.budget}" if view.budget else str(view.step)
+def _line(view: RunView) -> str:
+    state = view.state
+    learners = "  ".join(f"{m}: {sample.steps:,} steps {sample.state}" for m, sample in sorted(state.learners.items()))
+    return (f"{view.now:6.1f}s  step {step_of(state)}  rounds {state.rounds}  contributors {state.contributors:.1f}  "
+            f"{state.tokens_s:,.0f} tokens/s  |  {learners}")  # fmt: skip
 
 
-def _count(line: dict[str, Any], key: str) -> str:
-    return f"{line.get(key) or 0:,.0f}"
-
-
-def _figure(line: dict[str, Any], key: str, form: str) -> str:
-    value = line.get(key)
+def _figure(value: float | None, form: str) -> str:
     return "" if value is None else form.format(value)

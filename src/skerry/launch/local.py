@@ -11,21 +11,22 @@ fault script says so, shows what the run's files say, and leaves nothing alive. 
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Literal
 
 from skerry.errors import SkerryError, UnreachableError
 from skerry.launch.chaos import Chaos, ChaosError
 from skerry.launch.display import Display
 from skerry.launch.guardian import Guardian
 from skerry.launch.processes import PERMANENT, LaunchConfig, LearnerProcess, Process
-from skerry.launch.view import RunView, Tail
+from skerry.launch.view import RunView
+from skerry.store.metrics import Tail, append
+from skerry.store.records import Exited, FaultNote, Note, Started, Unfired
 from skerry.world.faults import Fault, FaultScript
 
 PACE_S = 0.05
@@ -48,7 +49,6 @@ class Job:
 
     run_dir: Path
     learners: int
-    steps: int = 0  # the run's budget, to show
     syncer: Command
     learner: Callable[[str, int], Command]
     evaluator: Command | None = None
@@ -64,11 +64,11 @@ class LocalRun:
         self._job, self._config = job, config
         self._logs = job.run_dir / "logs"
         self._logs.mkdir(exist_ok=True)
-        self._view = RunView(name=job.run_dir.name, budget=job.steps)
+        self._view = RunView(job.run_dir.name)
         self._display = Display(self._view)
         self._metrics = Tail(job.run_dir / "metrics.jsonl", skip=True)
         self._losses = Tail(job.run_dir / "eval.jsonl", skip=True)
-        self._notes = (job.run_dir / "faults.jsonl").open("a")
+        self._notes = job.run_dir / "faults.jsonl"
         self._chaos = Chaos(script, self, self._struck)
         self._learners: dict[int, LearnerProcess] = {}
         self._interrupts = 0
@@ -85,14 +85,13 @@ class LocalRun:
                 self._start()
                 while self._syncer.alive:
                     self._turn()
-                    if self._interrupts and not self._view.ended:
+                    if self._interrupts and not self._view.state.ended:
                         self._save_and_leave()
                     self._enough()
                 self._finish()
         finally:
             self._chaos.release()
             self._guardian.dismiss()
-            self._notes.close()
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -118,9 +117,9 @@ class LocalRun:
         """See Islands."""
         self._learners[learner].down_until = time.monotonic() + seconds
 
-    def _struck(self, event: str, fault: Fault) -> None:
-        self._note(event, learner=fault.learner, kind=fault.kind, target=fault.target, fault=str(fault))
-        self._tell(f"{'fault' if event == 'strike' else 'fault over'}: {fault.kind} {fault.target}")
+    def _struck(self, event: Literal["strike", "end"], fault: Fault) -> None:
+        self._note(FaultNote(unix=_clock(), event=event, learner=fault.learner, kind=fault.kind, target=fault.target,
+                             fault=str(fault)))  # fmt: skip
 
     # ---------------------------------------------------------------- start
 
@@ -158,7 +157,7 @@ class LocalRun:
 
     def _launch(self, held: LearnerProcess) -> None:
         held.start(time.monotonic())
-        self._note("start", learner=held.learner, pid=held.process.pid)
+        self._note(Started(unix=_clock(), learner=held.learner, pid=held.process.pid))
 
     # ---------------------------------------------------------------- the loop
 
@@ -168,7 +167,7 @@ class LocalRun:
         self._guardian.keep()
         self._watch_learners(now)
         self._read()
-        if self._trains_since is None and self._view.all_train(self._job.learners):
+        if self._trains_since is None and self._view.state.all_train(self._job.learners):
             self._trains_since = now
         due = float("inf")
         if self._trains_since is not None:
@@ -180,7 +179,7 @@ class LocalRun:
         for held in self._learners.values():
             code = held.ended(now, self._config)
             if code is not None:
-                self._note("exit", learner=held.learner, code=code)
+                self._note(Exited(unix=_clock(), learner=held.learner, code=code))
                 if code in PERMANENT and self._trains_since is None:
                     raise held.process.error()
                 if code in PERMANENT:
@@ -190,14 +189,11 @@ class LocalRun:
                     self._tell(f"learner {held.learner}: the trainer {held.process.ending()}; {then}")
             if held.again_at is not None and held.wanted and now >= held.again_at:
                 held.restarts += 1
-                self._view.restarts[held.learner] = held.restarts
                 self._launch(held)
 
     def _read(self) -> None:
-        for line in self._metrics.new():
-            self._display.tell(self._view.feed(line))
-        for line in self._losses.new():
-            self._display.tell(self._view.evaluated(line))
+        for record in (*self._metrics.new(), *self._losses.new()):
+            self._display.tell(self._view.take(record))
 
     # ---------------------------------------------------------------- the end
 
@@ -217,7 +213,7 @@ class LocalRun:
         self._read()
         if self._chaos.unfired:
             faults = " ".join(str(fault) for fault in self._chaos.unfired)
-            self._note("unfired", faults=faults)
+            self._note(Unfired(unix=_clock(), faults=faults))
             raise ChaosError(f"the run was over before these faults could strike: {faults}",
                              remedy="let them strike earlier, or raise the budget")  # fmt: skip
 
@@ -233,9 +229,9 @@ class LocalRun:
         self._syncer.signal(signal.SIGTERM)
         self._wait([self._syncer], float("inf"))  # a large model takes its time, and a second interrupt ends it
         self._read()
-        if self._syncer.code != 0 and not self._view.exported:
+        if self._syncer.code != 0 and not self._view.state.exported:
             raise Interrupted(f"stopped, but the syncer could not save (see {self._syncer.log})")
-        if not self._view.exported:
+        if not self._view.state.exported:
             raise Interrupted("stopped before there was a model to save")
         raise Interrupted(f"stopped; the model is saved in {self._job.run_dir}", remedy="--resume goes on from there")
 
@@ -261,10 +257,14 @@ class LocalRun:
     def _tell(self, text: str) -> None:
         self._display.tell(self._view.say(text))
 
-    def _note(self, event: str, **fields: Any) -> None:
-        """A line of faults.jsonl: strike, end, start, exit, unfired; `unix` in seconds."""
-        self._notes.write(json.dumps({"unix": round(time.time(), 3), "event": event, **fields}) + "\n")
-        self._notes.flush()
+    def _note(self, note: Note) -> None:
+        """A line of faults.jsonl."""
+        append(self._notes, note)
+        self._display.tell(self._view.take(note))
+
+
+def _clock() -> float:
+    return round(time.time(), 3)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

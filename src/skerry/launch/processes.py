@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from skerry.errors import SkerryError, cannot_work
+from skerry.config.checks import positive, whole
+from skerry.errors import SkerryError
 
 LIVED_S = 60.0
 PERMANENT = (2, 3, 4, 7)
@@ -37,11 +38,8 @@ class LaunchConfig:
     evaluate: bool = True  # evaluate the global model during the run and at its end, at low priority
 
     def __post_init__(self) -> None:
-        if self.max_restarts < 0:
-            raise cannot_work("launch.max_restarts", self.max_restarts, "give 0 or more")
-        for name in ("restart_after", "start_timeout"):
-            if getattr(self, name) <= 0:
-                raise cannot_work(f"launch.{name}", getattr(self, name), "give a positive number")
+        whole(self, "max_restarts", least=0, where="launch.")
+        positive(self, "restart_after", "start_timeout", where="launch.")
 
 
 class Process:

@@ -264,10 +264,10 @@ class Agent:
         assert self._island is not None
         self._feed(message, self._island[1].arrived(message))
 
-    def abandon(self) -> None:
+    def abandon(self, message: Delivery) -> None:
         """The delivery will not be whole."""
-        if self._island is not None:
-            self._island[1].abandon()
+        assert self._island is not None
+        self._island[1].abandon(message)
 
     def wants(self, message: Any) -> bool:
         """Whether a body that waited for its turn is to be sent still."""

@@ -23,8 +23,8 @@ from skerry.core.policy import Policy
 from skerry.island.memory import IslandMemory, Pulse
 from skerry.island.orders import Attached, Channel, Greeted, Message, Raise
 from skerry.learner.config import LearnerConfig
-from skerry.learner.parameters import Fragments, Parameters
 from skerry.learner.supervisor import TICK, Supervisor
+from skerry.numerics.parameters import Fragments, Parameters
 
 _ABANDONED = 30.0  # seconds without any agent after which the end of the run is not waited for
 

@@ -19,7 +19,7 @@ class LearnerConfig:
     """How a learner joins a run."""
 
     syncer: str
-    """The syncer's address, HOST:PORT."""
+    """The syncer's address, HOST:PORT; or several, with commas between, which are tried in turn."""
     token_file: Path
     """File with the run's token."""
     tls: TlsConfig | None = None
@@ -30,7 +30,7 @@ class LearnerConfig:
     """Directory in memory, for what trainer and agent share: about 1.5 times the model in fp32. No file stays there."""
 
     def __post_init__(self) -> None:
-        Address.parse(self.syncer)
+        Address.parse_list(self.syncer)
         if self.learner < -1:
             raise cannot_work("learner.learner", self.learner, "give an id from 0 on, or -1")
 

@@ -36,7 +36,7 @@ class Holdings:
         self._room = room
         self._free_values = list(range(memory.slots))
         self._free_outs = list(range(memory.slots))
-        self._filling: tuple[int, memoryview] | None = None  # slot and memory of the body on its way in
+        self._filling: dict[tuple[int, int], tuple[int, memoryview]] = {}  # slot and memory of the bodies on their way in
         self._committed: list[int] = []
         self._progress = memory.progress
 
@@ -60,8 +60,8 @@ class Holdings:
         """At which counters the trainer carried that order out; None if it never did."""
         return self.memory.applied(redo.value)
 
-    def commit(self, memory: LearnerMemory, redos: Mapping[int, Redo], progress: float) -> None:
-        """Make the learner's memory and its orders outlive this process; show the trainer how far the run is."""
+    def commit(self, memory: LearnerMemory, redos: Mapping[int, Redo]) -> None:
+        """Make the learner's memory and its orders outlive this process."""
         words = [memory.learner, memory.generation, memory.shift, *memory.origin, *memory.base]
         for count in memory.settled:
             words += count
@@ -71,6 +71,9 @@ class Holdings:
         if words != self._committed:
             self.memory.commit(words)
             self._committed = words
+
+    def show(self, progress: float) -> None:
+        """Let the trainer see how far the run is."""
         if progress > self._progress:
             self.memory.set_progress(progress)
             self._progress = progress
@@ -86,6 +89,8 @@ class Holdings:
         if not 0 <= message.fragment < len(self._layout.sizes):
             raise ProtocolError(f"a delivery of fragment {message.fragment}, which does not exist")
         size, down = self._layout.sizes[message.fragment], self._exchange.down
+        if (message.fragment, message.version) in self._filling:
+            raise ProtocolError(f"a delivery of fragment {message.fragment} that is on its way already")
         if nbytes != down.nbytes(size):
             raise ProtocolError(f"a delivery of {nbytes} bytes for fragment {message.fragment} of {size} elements")
         if not self._free_values:
@@ -95,19 +100,17 @@ class Holdings:
             buffer = self.memory.value(slot, message.fragment).data.cast("B")
         else:
             buffer = memoryview(bytearray(nbytes))
-        self._filling = slot, buffer
+        self._filling[message.fragment, message.version] = slot, buffer
         return buffer
 
-    def abandon(self) -> None:
-        """The body on its way in will not be complete."""
-        if self._filling is not None:
-            self._free_values.append(self._filling[0])
-            self._filling = None
+    def abandon(self, message: Delivery) -> None:
+        """Its body, which was on its way in, will not be complete."""
+        slot, _ = self._filling.pop((message.fragment, message.version))
+        self._free_values.append(slot)
 
     def arrived(self, message: Delivery) -> int:
         """The body is complete: its slot."""
-        assert self._filling is not None
-        (slot, buffer), self._filling = self._filling, None
+        slot, buffer = self._filling.pop((message.fragment, message.version))
         value = self.memory.value(slot, message.fragment)
         if self._exchange.down.name == "fp32":  # it was received in its place
             self._exchange.round(message.fragment, value)

@@ -25,8 +25,8 @@ from skerry.core.policy import Policy
 from skerry.errors import ConfigError
 from skerry.learner.boundary import Boundary
 from skerry.learner.config import LearnerConfig, Setup
-from skerry.learner.parameters import Parameters
 from skerry.learner.supervisor import Supervisor
+from skerry.numerics.parameters import Parameters
 
 _PATIENCE = 5.0  # seconds an agent may take to say its last word
 

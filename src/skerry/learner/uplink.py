@@ -17,10 +17,11 @@ import msgspec
 from skerry.core.messages import Delivery, Refused, Welcome
 from skerry.core.policy import Policy
 from skerry.errors import RefusedError, SkerryError, UnreachableError
-from skerry.fabric.address import backoff
+from skerry.fabric.address import Addresses, backoff
 from skerry.fabric.client import connect
-from skerry.fabric.handshake import Token, refused_error
+from skerry.fabric.handshake import refused_error
 from skerry.fabric.link import Link
+from skerry.fabric.tokens import Token
 from skerry.learner.config import LearnerConfig
 from skerry.learner.notices import Notices
 
@@ -49,7 +50,7 @@ class Owner(Protocol):
     def arrived(self, message: Delivery) -> None:
         """The body is complete."""
 
-    def abandon(self) -> None:
+    def abandon(self, message: Delivery) -> None:
         """It never will be."""
 
     def wants(self, message: Any) -> bool:
@@ -68,6 +69,7 @@ class Uplink:
     def __init__(self, config: LearnerConfig, policy: str, run_id: str, owner: Owner, notices: Notices) -> None:
         self.heartbeat = 1.0  # seconds, as the syncer wants it
         self._config = config
+        self._addresses = Addresses(config.syncer)
         self._policy, self._run_id = policy, run_id  # empty before the first link
         self._owner = owner
         self._notices = notices
@@ -83,14 +85,18 @@ class Uplink:
         """Connect, stay connected, connect again, until it is over."""
         waits = backoff(random.Random())
         while not self._owner.over:
+            where = self._addresses.next()
             try:
                 token = Token.read(self._config.token_file)
-                link = await connect(self._config.syncer, token=token, handler=self, run=self._run_id, tls=self._config.tls)
-            except UnreachableError as error:
-                self._notices.keep_saying("link", f"{error}; {self._owner.meanwhile()}")
+                link = await connect(where, token=token, handler=self, run=self._run_id, learner=self._config.learner,
+                                     tls=self._config.tls)  # fmt: skip
             except SkerryError as error:
-                self._owner.unwelcome(error)
+                if isinstance(error, UnreachableError) or where not in self._addresses.configured:  # hearsay may be wrong
+                    self._notices.keep_saying("link", f"{error}; {self._owner.meanwhile()}")
+                else:
+                    self._owner.unwelcome(error)
             else:
+                self._addresses.good(where, link.greeting.addresses)
                 began = time.monotonic()
                 await self._use(link)
                 if time.monotonic() - began > _STEADY:
@@ -104,7 +110,8 @@ class Uplink:
 
     def send_body(self, message: Any, body: memoryview) -> None:
         """Send in turn, if it is still wanted by then; not at all if there is no link."""
-        self._bodies.put_nowait((message, body))
+        if self._link is not None:
+            self._bodies.put_nowait((message, body))
 
     def resume(self) -> None:
         """There is memory for deliveries again. Not at once: this may be said inside the link's own call."""
@@ -167,7 +174,7 @@ class Uplink:
         self._owner.arrived(message)
 
     def on_bulk_lost(self, link: Link, message: Delivery, buffer: memoryview) -> None:
-        self._owner.abandon()
+        self._owner.abandon(message)
 
     def on_closed(self, link: Link, reason: str) -> None:
         if link is self._link:

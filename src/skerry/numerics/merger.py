@@ -56,21 +56,25 @@ class Merger:
         """The fragment's part of theta."""
         return self.theta[self._places[fragment]]
 
-    def provide(self, fragment: int) -> tuple[str, Body]:
-        """A first value has been received into theta: what is wrong with it ("" if nothing is), and its encoding."""
-        flaw = screen(self._parts[fragment], memoryview(self.values(fragment)).cast("B"), get_codec("fp32")).flaw
-        return flaw, self.encode(fragment)
+    def provide(self, fragment: int, body: memoryview) -> tuple[str, Body]:
+        """A first value has come, in fp32: what is wrong with it ("" if nothing is), and its encoding."""
+        flaw = screen(self._parts[fragment], body, get_codec("fp32")).flaw
+        return flaw, self._encode(fragment, np.frombuffer(body, np.float32))
 
-    def screen(self, fragment: int, body: Body) -> Screened:
+    def adopt(self, fragment: int, body: memoryview) -> None:
+        """It is the run's."""
+        self.values(fragment)[:] = np.frombuffer(body, np.float32)
+
+    def screen(self, fragment: int, body: memoryview) -> Screened:
         """First pass over a contribution."""
-        return screen(self._parts[fragment], memoryview(body), self.up)
+        return screen(self._parts[fragment], body, self.up)
 
-    def add(self, fragment: int, step: int, body: Body, screened: Screened, weight: float) -> None:
+    def add(self, fragment: int, step: int, body: memoryview, screened: Screened, weight: float) -> None:
         """Accumulate a contribution into its round."""
         if (fragment, step) not in self._rounds:
             memory = self._spare.pop() if self._spare else self._memory()
             self._rounds[fragment, step] = (Accumulator(self._parts[fragment], self._rule, memory), memory)
-        self._rounds[fragment, step][0].add(memoryview(body), self.up, screened, weight)
+        self._rounds[fragment, step][0].add(body, self.up, screened, weight)
 
     def close(self, fragment: int, step: int) -> Body:
         """The outer step on what the round accumulated. Returns the new value, encoded. Raises FloatingPointError if it
@@ -94,14 +98,22 @@ class Merger:
 
     def encode(self, fragment: int) -> Body:
         """The fragment's value as it stands, in the downward codec; give the body back with `reuse`."""
-        values, spare = self.values(fragment), self._bodies.get(fragment)
+        return self._encode(fragment, self.values(fragment))
+
+    def _encode(self, fragment: int, values: Values) -> Body:
+        spare = self._bodies.get(fragment)
         body = spare.pop() if spare else np.zeros(self.down.nbytes(values.size), np.uint8)
-        self.down.encode(values, memoryview(body))
+        self.down.encode(values, body.data)
         return body
 
     def encode_all(self) -> list[Body]:
         """Every fragment's value."""
         return [self.encode(fragment) for fragment in range(len(self._places))]
+
+    @property
+    def spare(self) -> int:
+        """Bodies that nobody reads, kept to be written again."""
+        return sum(map(len, self._bodies.values()))
 
     def reuse(self, fragment: int, bodies: Iterable[Body]) -> None:
         """Nobody reads these bodies any more. (The one method that another thread may call.)"""

@@ -6,13 +6,11 @@ equal files run the same job. Rates follow the run's progress (0 to 1), never a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
 
-from skerry.errors import ConfigError, cannot_work
-from skerry.recipe.model import SIZES
-
-Size = Literal["nano", "tiny", "small"]
+from skerry.config.checks import not_negative, one_of, positive, share, whole
+from skerry.errors import cannot_work
+from skerry.recipe.sizes import Size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,29 +39,16 @@ class RecipeConfig:
     threads: int = 1  # of the training process
 
     def __post_init__(self) -> None:
-        if self.model not in SIZES:
-            raise _bad("model", self.model, f"choose one of {', '.join(SIZES)}")
-        least = {"seed": 0, "shards": 0, "context": 2, "batch": 1, "rewarmup": 0, "weight_decay": 0, "eval_windows": 1,
-                 "eval_interval": 0, "threads": 1}  # fmt: skip
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise _bad(name, getattr(self, name), f"set it to {low} or more")
-        if not 0 < self.lr < float("inf"):
-            raise _bad("lr", self.lr, "set it above 0")
-        for name in ("lr_final", "warmup"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise _bad(name, getattr(self, name), "set it to a share between 0 and 1")
+        one_of(self, "model", Size, where="recipe.")
+        whole(self, "seed", "shards", "rewarmup", least=0, where="recipe.")
+        whole(self, "batch", "eval_windows", "threads", where="recipe.")
+        whole(self, "context", least=2, where="recipe.")
+        not_negative(self, "weight_decay", "eval_interval", where="recipe.")
+        positive(self, "lr", where="recipe.")
+        share(self, "lr_final", "warmup", where="recipe.")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise _bad("betas", self.betas, "give two numbers from 0 to below 1")
+            raise cannot_work("recipe.betas", self.betas, "give two numbers from 0 to below 1")
 
-    @property
-    def tokens_per_step(self) -> int:
-        """Bytes that one learner's step learns to predict."""
-        return self.batch * self.context
-
-
-assert set(SIZES) == set(get_args(Size))
-
-
-def _bad(name: str, value: object, allowed: str) -> ConfigError:
-    return cannot_work(f"recipe.{name}", value, allowed)
+    def shared_by(self, learners: int) -> RecipeConfig:
+        """With a shard of the data for each of so many learners, unless the shards are given."""
+        return replace(self, shards=self.shards or learners)

@@ -83,7 +83,8 @@ def held_out_windows(corpus: Corpus, *, count: int, context: int) -> NDArray[np.
 
 
 def _gather(text: Bytes, start: NDArray[np.int64], width: int) -> NDArray[np.int64]:
-    return text[start[:, None] + np.arange(width)].astype(np.int64)
+    found: NDArray[np.int64] = text[start[:, None] + np.arange(width)].astype(np.int64)
+    return found
 
 
 def _standard_library() -> list[tuple[str, Path]]:
@@ -98,6 +99,8 @@ def _files(paths: Iterable[str]) -> list[tuple[str, Path]]:
         root = Path(given).expanduser()
         if not root.exists():
             raise DataError(f"no such file or folder: {given}", remedy="correct the path given with --data")
+        if not (root.is_file() or root.is_dir()):  # /dev/zero, a pipe: it would be read without end
+            raise DataError(f"{given} is neither a file nor a folder", remedy="name files or folders that hold text")
         for name, path in _walk(root, {"__pycache__"}) if root.is_dir() else [(root.name, root)]:
             found.setdefault(path.resolve(), (name, path))
     return sorted(found.values())

@@ -1,12 +1,11 @@
 """Evaluates the global model: the snapshots of a run, as they come, on the fixed held-out windows.
 
-Rules: it reads the run's files and adds lines to eval.jsonl, {"t": seconds, "step", "rounds", "loss": nats per byte}; nothing
-else. A newer snapshot replaces one that waits. A kill leaves at most the last line half-written.
+Rules: it reads the run's files and adds lines to eval.jsonl (store/records.py); nothing else. A newer snapshot replaces one
+that waits.
 """
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,8 @@ import torch
 from skerry.errors import RunDirError
 from skerry.recipe.config import RecipeConfig
 from skerry.recipe.task import LanguageTask
+from skerry.store.metrics import append
+from skerry.store.records import Evaluation
 from skerry.store.snapshot import NAME, Snapshot, by_name, load_snapshot
 
 POLL = 0.2  # seconds between two looks at the snapshot
@@ -50,11 +51,11 @@ class Evaluator:
         snapshot = load_snapshot(self._snapshot)
         rounds = sum(version for version, _ in snapshot.published)
         if self._begins_here and rounds:
-            self._line(t=0.0, step=0, rounds=0, loss=self._task.evaluate(self._model))
+            append(self._lines, Evaluation(t=0.0, step=0, rounds=0, loss=self._task.evaluate(self._model)))
         self._begins_here = False
         self._take(snapshot)
         step = max(step for _, step in snapshot.published)
-        self._line(t=snapshot.t, step=step, rounds=rounds, loss=self._task.evaluate(self._model))
+        append(self._lines, Evaluation(t=snapshot.t, step=step, rounds=rounds, loss=self._task.evaluate(self._model)))
         return True
 
     @torch.no_grad()
@@ -62,10 +63,6 @@ class Evaluator:
         parameters = dict(self._model.named_parameters())
         for name, values in by_name(snapshot.layout, snapshot.theta).items():
             parameters[name].copy_(torch.from_numpy(values))
-
-    def _line(self, **fields: Any) -> None:
-        with self._lines.open("a") as file:
-            file.write(json.dumps(fields) + "\n")
 
 
 def watch(run_dir: Path, stopped: Callable[[float], bool]) -> None:

@@ -8,40 +8,13 @@ Source: LLaMA (arXiv 2302.13971), RoFormer (2104.09864), SwiGLU (2002.05202), RM
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skerry.errors import ConfigError, cannot_work
+from skerry.recipe.sizes import ModelConfig
 
 VOCABULARY = 256
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """Shape of the decoder. Raises ConfigError where the numbers do not fit each other."""
-
-    width: int
-    layers: int
-    heads: int
-    hidden: int  # width of the feed-forward part
-
-    def __post_init__(self) -> None:
-        for name in ("width", "layers", "heads", "hidden"):
-            if getattr(self, name) < 1:
-                raise cannot_work(f"model.{name}", getattr(self, name), "set it to 1 or more")
-        if self.width % (2 * self.heads):
-            raise ConfigError(f"model.width = {self.width} does not divide into {self.heads} heads of even width",
-                              remedy="make width a multiple of twice the number of heads")  # fmt: skip
-
-
-SIZES = {
-    "nano": ModelConfig(width=64, layers=4, heads=2, hidden=192),  # 0.25M parameters
-    "tiny": ModelConfig(width=128, layers=4, heads=4, hidden=384),  # 0.92M
-    "small": ModelConfig(width=320, layers=8, heads=5, hidden=864),  # 10.1M
-}
 
 
 class Attention(nn.Module):
@@ -61,7 +34,8 @@ class Attention(nn.Module):
         query, key, value = (part(x).view(batch, time, self.heads, -1).transpose(1, 2)
                              for part in (self.query, self.key, self.value))  # fmt: skip
         mixed = F.scaled_dot_product_attention(_turned(query, turns), _turned(key, turns), value, is_causal=True)
-        return self.out(mixed.transpose(1, 2).reshape(batch, time, width))
+        out: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, time, width))
+        return out
 
 
 class FeedForward(nn.Module):
@@ -75,7 +49,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [batch, time, width]; gives the same shape."""
-        return self.down(F.silu(self.gate(x)) * self.up(x))
+        out: Tensor = self.down(F.silu(self.gate(x)) * self.up(x))
+        return out
 
 
 class Block(nn.Module):
@@ -91,7 +66,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, turns: Tensor) -> Tensor:
         """x: [batch, time, width]; turns: as for Attention; gives the same shape."""
         x = x + self.attention(self.attention_norm(x), turns)
-        return x + self.feed(self.feed_norm(x))
+        out: Tensor = x + self.feed(self.feed_norm(x))
+        return out
 
 
 class Decoder(nn.Module):
@@ -117,7 +93,8 @@ class Decoder(nn.Module):
         x = self.embed(tokens)
         for layer in self.layers:
             x = layer(x, turns)
-        return self.head(self.norm(x))
+        logits: Tensor = self.head(self.norm(x))
+        return logits
 
     @torch.no_grad()
     def _initialise(self, seed: int) -> None:

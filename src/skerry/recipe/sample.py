@@ -15,7 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from skerry.errors import DataError, RunDirError, cannot_work
-from skerry.recipe.model import Decoder, ModelConfig
+from skerry.recipe.model import Decoder
+from skerry.recipe.sizes import ModelConfig
 
 
 def load_model(path: Path) -> Decoder:

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from skerry.recipe.config import RecipeConfig
 from skerry.recipe.data import Corpus, held_out_windows, load_corpus, windows
-from skerry.recipe.model import SIZES, VOCABULARY, Decoder
+from skerry.recipe.model import VOCABULARY, Decoder
+from skerry.recipe.sizes import SIZES
 
 
 class LanguageTask:

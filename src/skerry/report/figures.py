@@ -10,7 +10,8 @@ import io
 from typing import Any
 
 from skerry.errors import ConfigError
-from skerry.report.record import Line, RunRecord
+from skerry.store.fold import Fault, RunState
+from skerry.store.records import Sample, Summary
 
 STATES = {  # of the syncer: what it is called here, and its colour
     "training": ("training", "#8fc1a9"), "joining": ("joining", "#f3d58a"), "silent": ("not heard of", "#c9c9c9"),
@@ -18,75 +19,77 @@ STATES = {  # of the syncer: what it is called here, and its colour
 }  # fmt: skip
 FROZEN_COLOUR = "#7aa6d8"
 LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#000000")
+OTHER_COLOUR = "#dddddd"
 FAULT_COLOUR = "#b2182b"
-MARKS = {"kill": "X", "stop": "s", "slow": "v", "join": "^", "leave": "<"}
+FAULTS = {  # kind: what was done, and its mark
+    "kill": ("killed", "X"), "stop": ("frozen", "s"), "slow": ("slowed", "v"), "join": ("joins", "^"), "leave": ("leaves", "<"),
+}  # fmt: skip
 MEAN_OVER = 24
 DPI = 110
 TITLE: dict[str, Any] = {"loc": "left", "fontsize": 10}
 
 
-def draw(record: RunRecord, summary: dict[str, Any]) -> bytes:
-    """A PNG. Raises ConfigError if matplotlib is not installed."""
+def draw(name: str, state: RunState, summary: Summary) -> bytes:
+    """A PNG; `state` of all the run's records. Raises ConfigError if matplotlib is not installed."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         raise ConfigError("the picture needs matplotlib", remedy="pip install 'skerry[report]'") from error
-    rows = max(2, len(_ids(record)))
+    rows = max(2, len(state.learners))
     figure = Figure(figsize=(11, 9.6 + 0.5 * rows), layout=ConstrainedLayoutEngine(hspace=0.06))
     FigureCanvasAgg(figure)
     panels = figure.subplots(4, 1, height_ratios=[4, 0.6 + 0.5 * rows, 1.9, 1.1])
     loss, timeline, contributors, traffic = panels
-    _loss(loss, record)
-    _timeline(timeline, record)
-    _contributors(contributors, record)
+    _loss(loss, state)
+    _timeline(timeline, state)
+    _contributors(contributors, state)
     _traffic(traffic, summary)
     for axes in (loss, timeline, contributors):
-        axes.set_xlim(0, record.wall_s)
-        for strike in record.strikes:
-            axes.axvline(strike["t"], color=FAULT_COLOUR, linewidth=0.8, linestyle=(0, (2, 2)), alpha=0.6, zorder=1)
+        axes.set_xlim(0, state.t)
+        for fault in state.faults:
+            axes.axvline(fault.t, color=FAULT_COLOUR, linewidth=0.8, linestyle=(0, (2, 2)), alpha=0.6, zorder=1)
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
     contributors.set_xlabel("seconds since the run began")
-    figure.suptitle(_title(record, summary), fontsize=13, fontweight="bold", x=0.01, ha="left")
+    figure.suptitle(_title(name, state, summary), fontsize=13, fontweight="bold", x=0.01, ha="left")
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=DPI)
     return image.getvalue()
 
 
-def _title(record: RunRecord, summary: dict[str, Any]) -> str:
-    loss = summary["eval_loss"]
-    end = f", eval loss {loss:.3f} nats/byte" if loss is not None else ""
-    return (f"{record.run_dir.name}: {len(_ids(record))} learners, {summary['params'] or 0:,} parameters, "
-            f"{len(record.strikes)} faults{end}")  # fmt: skip
+def _title(name: str, state: RunState, summary: Summary) -> str:
+    end = f", eval loss {summary.eval_loss:.3f} nats/byte" if summary.eval_loss is not None else ""
+    return f"{name}: {len(state.learners)} learners, {summary.params or 0:,} parameters, {len(state.faults)} faults{end}"
 
 
-def _words(strike: Line) -> str:
+def _words(fault: Fault) -> str:
     """The fault as one would say it: "trainer 2 killed"."""
-    learner, _, part = strike["target"].partition(".")
-    done = {"kill": "killed", "stop": "frozen", "slow": "slowed", "join": "joins", "leave": "leaves"}[strike["kind"]]
+    learner, _, part = fault.note.target.partition(".")
+    done, _ = FAULTS.get(fault.note.kind, (fault.note.kind, ""))
     return f"{part or 'learner'} {learner} {done}"
 
 
-def _ids(record: RunRecord) -> list[int]:
-    return sorted({line["learner"] for line in record.learners})
+def _by_learner(state: RunState) -> dict[int, list[Sample]]:
+    found: dict[int, list[Sample]] = {}
+    for sample in state.samples:
+        found.setdefault(sample.learner, []).append(sample)
+    return dict(sorted(found.items()))
 
 
-def _loss(axes: Any, record: RunRecord) -> None:
-    for m in _ids(record):
-        points = _losses([line for line in record.learners if line["learner"] == m])
-        if points:
-            axes.plot(*zip(*points, strict=True), color=LINES[m % len(LINES)], linewidth=0.7, alpha=0.45,
-                      label=f"learner {m}")  # fmt: skip
-    evals = [(line["t"], line["loss"]) for line in record.evals]
+def _loss(axes: Any, state: RunState) -> None:
+    for m, samples in _by_learner(state).items():
+        points = _losses(samples)
+        axes.plot(*zip(*points, strict=True), color=LINES[m % len(LINES)], linewidth=0.7, alpha=0.45, label=f"learner {m}")
+    evals = [(found.t, found.loss) for found in state.losses if found.loss is not None]
     if evals:
         axes.plot(*zip(*evals, strict=True), color="black", linewidth=1.8, marker="o", markersize=3.5,
                   label="global model\n(held-out text)")  # fmt: skip
         axes.annotate(f"{evals[-1][1]:.3f}", evals[-1], xytext=(-4, 8), textcoords="offset points", ha="right",
                       fontweight="bold")  # fmt: skip
-    for strike in record.strikes:
-        axes.text(strike["t"], 0.99, f" {_words(strike)}", transform=axes.get_xaxis_transform(),
+    for fault in state.faults:
+        axes.text(fault.t, 0.99, f" {_words(fault)}", transform=axes.get_xaxis_transform(),
                   color=FAULT_COLOUR, fontsize=8, rotation=90, va="top", ha="right")  # fmt: skip
     axes.set_title("Loss: the global model's, and each learner's on its own batches", **TITLE)
     axes.set_ylabel("nats per byte")
@@ -95,64 +98,64 @@ def _loss(axes: Any, record: RunRecord) -> None:
         axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def _losses(lines: list[Line]) -> list[tuple[float, float]]:
-    """(time, loss) of a learner's lines; no number, so that the curve breaks off, while it makes no step."""
+def _losses(samples: list[Sample]) -> list[tuple[float, float]]:
+    """(time, loss) of a learner's samples; no number, so that the curve breaks off, while it makes no step."""
     points, steps = [], -1
-    for line in lines:
-        stands = line["steps"] == steps or line.get("loss") is None
-        points.append((line["t"], float("nan") if stands else line["loss"]))
-        steps = line["steps"]
+    for sample in samples:
+        known = None if sample.steps == steps else sample.loss
+        points.append((sample.t, float("nan") if known is None else known))
+        steps = sample.steps
     return points
 
 
-def _timeline(axes: Any, record: RunRecord) -> None:
+def _timeline(axes: Any, state: RunState) -> None:
     """A bar per learner, coloured by its state as the syncer saw it; a tick under it for every round it was merged in."""
-    ids = _ids(record)
-    rows = {m: i for i, m in enumerate(ids)}
+    by_learner = _by_learner(state)
+    rows = {m: i for i, m in enumerate(by_learner)}
     seen: set[str] = set()
-    for m in ids:
-        for state, start, stop in _states([line for line in record.learners if line["learner"] == m]):
-            name, colour = STATES[state]
+    for m, samples in by_learner.items():
+        for seen_as, start, stop in _states(samples):
+            name, colour = STATES.get(seen_as, (seen_as, OTHER_COLOUR))
             axes.barh(rows[m], stop - start, left=start, height=0.46, color=colour,
                       label=None if name in seen else name, zorder=2)  # fmt: skip
             seen.add(name)
-        merged = [line["t"] for line in record.rounds if m in line["included"]]
+        merged = [found.t for found in state.closed if m in found.included]
         axes.plot(merged, [rows[m] + 0.34] * len(merged), "|", color="#555555", markersize=4, alpha=0.5, zorder=3)
     for kind, text, hatch in (("stop", "frozen", "////"), ("slow", "slowed", "....")):
-        for m, _, start, stop in record.spans(kind):
-            axes.barh(rows.get(m, 0), stop - start, left=start, height=0.46, facecolor="none", edgecolor=FROZEN_COLOUR,
-                      hatch=hatch, linewidth=0, label=None if text in seen else text, zorder=4)  # fmt: skip
+        for fault, stop in state.lasting(kind):
+            axes.barh(rows.get(fault.note.learner, 0), stop - fault.t, left=fault.t, height=0.46, facecolor="none",
+                      edgecolor=FROZEN_COLOUR, hatch=hatch, linewidth=0, label=None if text in seen else text,
+                      zorder=4)  # fmt: skip
             seen.add(text)
-    for strike in record.strikes:
-        axes.plot(strike["t"], rows.get(strike["learner"], 0), MARKS[strike["kind"]], color=FAULT_COLOUR, markersize=9,
+    for fault in state.faults:
+        row = rows.get(fault.note.learner, 0)
+        axes.plot(fault.t, row, FAULTS.get(fault.note.kind, ("", "o"))[1], color=FAULT_COLOUR, markersize=9,
                   markeredgecolor="white", zorder=5)  # fmt: skip
-        recovered = record.recovered_s(strike)
-        if recovered is not None:
-            axes.text(strike["t"], rows.get(strike["learner"], 0) - 0.38, f"  merged again {recovered:.1f} s later",
+        if fault.recovered_s is not None:
+            axes.text(fault.t, row - 0.38, f"  merged again {fault.recovered_s:.1f} s later",
                       fontsize=7.5, color=FAULT_COLOUR, va="center", zorder=6)  # fmt: skip
-    axes.set_yticks(range(len(ids)), [f"learner {m}" for m in ids])
-    axes.set_ylim(len(ids) - 0.45, -0.55)
+    axes.set_yticks(range(len(rows)), [f"learner {m}" for m in rows])
+    axes.set_ylim(len(rows) - 0.45, -0.55)
     axes.set_title("Learners: as the syncer saw them; a line under the bar for every round they were merged in", **TITLE)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
-def _states(lines: list[Line]) -> list[tuple[str, float, float]]:
-    """(state, from, to): each line tells of the time since the line before it."""
+def _states(samples: list[Sample]) -> list[tuple[str, float, float]]:
+    """(state, from, to): each sample tells of the time since the one before it."""
     spans: list[tuple[str, float, float]] = []
-    before = lines[0]["t"] if lines else 0.0
-    for line in lines:
-        state = line["state"]
-        if spans and spans[-1][0] == state:
-            spans[-1] = (state, spans[-1][1], line["t"])
+    before = samples[0].t if samples else 0.0
+    for sample in samples:
+        if spans and spans[-1][0] == sample.state:
+            spans[-1] = (sample.state, spans[-1][1], sample.t)
         else:
-            spans.append((state, before, line["t"]))
-        before = line["t"]
+            spans.append((sample.state, before, sample.t))
+        before = sample.t
     return spans
 
 
-def _contributors(axes: Any, record: RunRecord) -> None:
-    times = [line["t"] for line in record.rounds]
-    counts = [line["contributors"] for line in record.rounds]
+def _contributors(axes: Any, state: RunState) -> None:
+    times = [found.t for found in state.closed]
+    counts = [found.contributors for found in state.closed]
     axes.set_title("Contributors: learners merged in each round", **TITLE)
     axes.plot(times, counts, ".", color="#9a9a9a", markersize=3, label="each round")
     means = [sum(counts[max(0, i - MEAN_OVER + 1) : i + 1]) / min(i + 1, MEAN_OVER) for i in range(len(counts))]
@@ -161,11 +164,11 @@ def _contributors(axes: Any, record: RunRecord) -> None:
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
-def _traffic(axes: Any, summary: dict[str, Any]) -> None:
+def _traffic(axes: Any, summary: Summary) -> None:
     bars = [
-        ("data-parallel", summary["data_parallel_bytes"] or 0, "#bbbbbb"),
-        ("Skerry: up", summary["bytes_up"] or 0, LINES[0]),
-        ("Skerry: down", summary["bytes_down"] or 0, LINES[5]),
+        ("data-parallel", summary.data_parallel_bytes or 0, "#bbbbbb"),
+        ("Skerry: up", summary.bytes_up or 0, LINES[0]),
+        ("Skerry: down", summary.bytes_down or 0, LINES[5]),
     ]
     for row, (_, value, colour) in enumerate(bars):
         axes.barh(row, value / 1e9, color=colour, height=0.6)

@@ -1,5 +1,5 @@
 """summary.json: one flat object of final figures. What each key means stands here and, for people, in docs/summary.md
-(a test compares the keys).
+(a test compares both with the records).
 
 Rules: the syncer's own figures (store: figures.json) are taken as they are; this file adds what only the launcher's files
 know: evaluation and faults. Absent figures (no evaluation, an interrupted run) are null, never left out.
@@ -7,11 +7,10 @@ know: evaluation and faults. Absent figures (no evaluation, an interrupted run) 
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
+import msgspec
 
-from skerry.report.record import RunRecord
+from skerry.store.fold import RunState
+from skerry.store.records import FaultFigures, Summary
 
 KEYS = {
     "params": "trainable parameters; tied ones once",
@@ -38,7 +37,10 @@ KEYS = {
     "faults": "one entry for each fault of --chaos that struck",
 }
 LEARNER_KEYS = {
+    "learner": "its id",
+    "generations": "how often it began anew, its first time among them",
     "steps": "steps made, over all generations",
+    "tokens": "tokens trained on",
     "median_step_s": "median time between two step hooks",
     "max_gap_s": "longest time between two step hooks from the third step on, its trainer being alive and unfrozen",
     "max_gap_ratio": "max_gap_s over median_step_s",
@@ -54,25 +56,13 @@ FAULT_KEYS = {
 }
 
 
-def summarise(record: RunRecord, data_sha256: str | None = None) -> dict[str, Any]:
-    """The object of summary.json: exactly KEYS."""
-    known = record.figures
-    losses = [line["loss"] for line in record.evals]
-    ours = {
-        "eval_loss_first": losses[0] if losses else None,
-        "eval_loss": losses[-1] if losses else None,
-        "data_sha256": data_sha256,
-        "faults": [
-            {"kind": strike["kind"], "target": strike["target"], "at_s": strike["t"],
-             "recovered_s": record.recovered_s(strike)}
-            for strike in record.strikes
-        ],
-    }  # fmt: skip
-    return {key: ours[key] if key in ours else known.get(key, [] if key == "per_learner" else None) for key in KEYS}
-
-
-def write_summary(run_dir: Path, summary: dict[str, Any]) -> Path:
-    """Write summary.json; gives its path."""
-    path = run_dir / "summary.json"
-    path.write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n")
-    return path
+def summarise(known: Summary, state: RunState, data_sha256: str | None = None) -> Summary:
+    """`known`: what figures.json tells; `state`: of all the run's records."""
+    return msgspec.structs.replace(
+        known,
+        eval_loss_first=state.losses[0].loss if state.losses else None,
+        eval_loss=state.losses[-1].loss if state.losses else None,
+        data_sha256=data_sha256,
+        faults=tuple(FaultFigures(kind=fault.note.kind, target=fault.note.target, at_s=fault.t, recovered_s=fault.recovered_s)
+                     for fault in state.faults),
+    )  # fmt: skip

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from skerry.codecs import get_codec
+from skerry.config.checks import positive, share, whole
 from skerry.core.policy import Policy
 from skerry.errors import cannot_work
 from skerry.world.links import Link
@@ -37,14 +38,9 @@ class Job:
     backward: float = 0.0  # share of a step beside which data-parallel's all-reduce runs; the rest of it is waited for
 
     def __post_init__(self) -> None:
-        for name in ("params", "sites"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise cannot_work(name, getattr(self, name), "give a whole number, 1 or more")
-        for name in ("step_s", "gradient_bits", "bits"):
-            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
-                raise cannot_work(name, getattr(self, name), "give a number above 0")
-        if not 0 <= self.backward <= 1:
-            raise cannot_work("backward", self.backward, "give a share of the step, 0 to 1")
+        whole(self, "params", "sites")
+        positive(self, "step_s", "gradient_bits", *(["bits"] if self.bits is not None else []))
+        share(self, "backward")
 
     def nbytes(self, elements: int, codec: str) -> float:
         """Of so many elements on their way."""

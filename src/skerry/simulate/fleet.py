@@ -8,14 +8,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, get_args
+from pathlib import Path
+from typing import Literal
 
+from skerry.config.checks import not_negative, one_of, positive, share, whole
+from skerry.config.toml import filled, read
+from skerry.config.tree import Tree, load
 from skerry.core.policy import CodecName
 from skerry.errors import ConfigError, cannot_work
 from skerry.world.links import Link
 
 Aim = Literal["time", "cost"]
 MOST_SITES = 10
+NEEDED = ("chips", "speed")  # by every site
 MOST_FAILURES = 1_000_000  # a day, of all chips: their goodput is reckoned failure by failure
 FLOPS_PER_PARAMETER = 6
 """Of a token, forward and backward: Kaplan et al., arXiv 2001.08361."""
@@ -36,21 +41,15 @@ class Site:
     availability: float = 1.0  # share of the time in which the site is there; it is paid for only then
 
     def __post_init__(self) -> None:
-        for name in ("chips", "slice_chips"):
-            self._check(name, "give a whole number, 1 or more", getattr(self, name) >= 1)
-        for name in ("speed", "mtbi"):
-            self._check(name, "give a number above 0", 0 < getattr(self, name) < math.inf)
-        for name in ("price", "back"):
-            self._check(name, "give 0 or more", 0 <= getattr(self, name) < math.inf)
-        self._check("availability", "give a share of the time, above 0 and at most 1", 0 < self.availability <= 1)
+        where = f"sites.{self.name}."
+        whole(self, "chips", "slice_chips", where=where)
+        positive(self, "speed", "mtbi", where=where)
+        not_negative(self, "price", "back", where=where)
+        share(self, "availability", where=where, zero=False)
         try:
             Link.parse(self.link)
         except ConfigError as error:
             raise ConfigError(f"sites.{self.name}: {error.message}", remedy=error.remedy) from error
-
-    def _check(self, name: str, allowed: str, fine: bool) -> None:
-        if not fine:
-            raise cannot_work(f"sites.{self.name}.{name}", getattr(self, name), allowed)
 
     @cached_property
     def link_(self) -> Link:
@@ -110,12 +109,8 @@ class ChoicesPart:
         for name in ("learners_per_site", "intervals", "overlaps"):
             if min(getattr(self, name)) < 1:
                 raise cannot_work(f"choices.{name}", list(getattr(self, name)), "give whole numbers, 1 or more")
-        for name in ("fragments", "quorum", "min_chips"):
-            if getattr(self, name) < 1:
-                raise cannot_work(f"choices.{name}", getattr(self, name), "give a whole number, 1 or more")
-        for name in ("headroom", "max_overlap"):
-            if not 0 < getattr(self, name) <= 1:
-                raise cannot_work(f"choices.{name}", getattr(self, name), "give a share, above 0 and at most 1")
+        whole(self, "fragments", "quorum", "min_chips", where="choices.")
+        share(self, "headroom", "max_overlap", where="choices.", zero=False)
         most = self.max_overlap * max(self.intervals)
         if min(self.overlaps) > most or min(self.overlaps) >= max(self.intervals):
             allowed = f"give one of at most {most:g} (choices.max_overlap of the longest interval), and below the interval"
@@ -138,8 +133,7 @@ class GoalPart:
 
     def check(self) -> None:
         """Raises ConfigError."""
-        if self.least not in get_args(Aim):
-            raise cannot_work("goal.least", self.least, f"choose one of {', '.join(get_args(Aim))}")
+        one_of(self, "least", Aim, where="goal.")
         for name in ("max_days", "max_cost"):
             if not getattr(self, name) > 0:
                 raise cannot_work(f"goal.{name}", getattr(self, name), "give a number above 0")
@@ -158,7 +152,7 @@ class SyncerPart:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fleet:
+class Fleet(Tree):
     """The whole file. Raises ConfigError where a value cannot work."""
 
     model: ModelPart = field(default_factory=ModelPart)
@@ -198,3 +192,23 @@ class Fleet:
             allowed = f"its chips would fail {worst.daily:.2g} times a day: give more hours (mtbi) or fewer chips"
             raise cannot_work(f"sites.{worst.name}.{name}", getattr(worst, name),
                               f"{allowed} (at most {MOST_FAILURES:,} a day in all)")  # fmt: skip
+
+
+def read_fleet(path: Path) -> Fleet:
+    """The file. Raises ConfigError for unknown keys, wrong types, and what a site cannot do without."""
+    tables = read(path)
+    listed = tables.pop("sites", [])
+    if not isinstance(listed, list) or not all(isinstance(site, dict) for site in listed):
+        raise ConfigError(f"{path}: sites is no list of tables", remedy="write [[sites]] above the keys of each site")
+    sites = []
+    for number, site in enumerate(listed):
+        where = f"sites.{site.get('name', number)}"
+        for key in NEEDED:
+            if key not in site:
+                raise ConfigError(f"{path}: {where} has no {key}", remedy=f"every site needs {' and '.join(NEEDED)}")
+        sites.append(filled(Site(name=str(number), chips=1, speed=1.0), site, lambda key: str(path), f"{where}."))
+    fleet = replace(load(Fleet, (str(path), tables)), sites=tuple(sites))
+    for key in ("params", "tokens"):
+        if key not in tables.get("model", {}):
+            raise ConfigError(f"{path}: model.{key} is missing", remedy="write it into the table [model]")
+    return fleet

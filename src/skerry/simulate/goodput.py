@@ -29,10 +29,11 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
+from skerry.config.checks import not_negative, one_of, positive, whole
 from skerry.errors import cannot_work
 from skerry.simulate.returns import Array, Returns
 
@@ -67,20 +68,13 @@ class Job:
     stalls: Stalls = "absorbed"  # failures during a stall: cost nothing more, restart it, or are met by one more stall after it
 
     def __post_init__(self) -> None:
-        for name in ("chips", "learners", "slice_chips"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise cannot_work(name, getattr(self, name), "give a whole number, 1 or more")
+        whole(self, "chips", "learners", "slice_chips")
         if self.learners > self.chips:
             raise cannot_work("learners", self.learners, f"give at most one a chip ({self.chips:,})")
         for name, kinds in (("kind", Kind), ("stops", Stops), ("stalls", Stalls)):
-            if getattr(self, name) not in get_args(kinds):
-                raise cannot_work(name, getattr(self, name), f"choose one of {', '.join(get_args(kinds))}")
-        for name in ("mtbi", "days"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise cannot_work(name, getattr(self, name), "give a number above 0")
-        for name in ("shrink", "grow"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise cannot_work(name, getattr(self, name), "give 0 or more seconds")
+            one_of(self, name, kinds)
+        positive(self, "mtbi", "days")
+        not_negative(self, "shrink", "grow")
         if self.rate * self.seconds > MOST_FAILURES:
             reason = f"a learner would meet {self.rate * self.seconds:.2g} failures in that time"
             allowed = f"give fewer days or a longer mtbi (at most {MOST_FAILURES:,} failures)"

@@ -7,17 +7,23 @@ as it is and is said to be undetermined.
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from skerry.config.amounts import count
 from skerry.errors import ConfigError
-from skerry.simulate.goodput import Job
+from skerry.simulate.goodput import Job, Kind
 from skerry.simulate.returns import Array
 
 TIMES = ("mean_return", "shrink", "grow")
+COLUMNS = ("chips", "learners", "kind", "goodput")
 MOST_STEPS = 20
 _SLOPE = 0.05  # of the logarithms: small steps would show the draws' roughness instead
 _LIMIT = 1.0  # a step changes no time by more than a factor e
@@ -31,7 +37,7 @@ class Target:
 
     chips: int
     learners: int
-    kind: str
+    kind: Kind
     goodput: float
 
 
@@ -60,7 +66,8 @@ def fit(targets: Sequence[Target], start: Job, reckoner: Reckoner) -> Fit:
     def residuals(*points: Array) -> Array:
         """A row a point, a column a target."""
         jobs = [_at(_with(start, free, point), target) for point in points for target in targets]
-        return np.array(reckoner(jobs)).reshape(len(points), -1) - given
+        found: Array = np.array(reckoner(jobs)).reshape(len(points), -1) - given
+        return found
 
     point = np.log([_times(start)[name] for name in free])
     now, damping, steps = residuals(point)[0], 1e-2, 0
@@ -100,3 +107,38 @@ def _with(start: Job, free: Sequence[str], point: Array) -> Job:
 
 def _at(job: Job, target: Target) -> Job:
     return replace(job, chips=target.chips, learners=target.learners, kind=target.kind)
+
+
+def targets(path: Path) -> list[Target]:
+    """The given figures. Raises ConfigError naming the line."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}", remedy="name a CSV file with --fit") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no text: {error}", remedy="name a CSV file with --fit") from error
+    reader = csv.DictReader(io.StringIO(text))
+    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+    if missing:
+        raise ConfigError(f"{path}: no column {missing[0]!r}", remedy=f"its first line has to name {', '.join(COLUMNS)}")
+    found = [_target(line, f"{path}, line {reader.line_num}: ") for line in reader]
+    if not found:
+        raise ConfigError(f"{path} holds no figures", remedy="give a line for each below the names")
+    return found
+
+
+def _target(line: dict[str, Any], where: str) -> Target:
+    values = {name: (line[name] or "").strip() for name in COLUMNS}
+    try:
+        goodput = float(values["goodput"])
+    except ValueError:
+        goodput = -1.0
+    if not 0 < goodput <= 1:
+        raise ConfigError(f"{where}goodput = {values['goodput']!r} cannot work",
+                          remedy="give a share above 0, at most 1, like 0.88")  # fmt: skip
+    chips, learners = (count(f"{where}{name}", values[name]) for name in ("chips", "learners"))
+    try:
+        job = Job(chips=chips, learners=learners, kind=values["kind"])  # type: ignore[arg-type]
+    except ConfigError as error:
+        raise ConfigError(f"{where}{error.message}", remedy=error.remedy) from error
+    return Target(chips=job.chips, learners=job.learners, kind=job.kind, goodput=goodput)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skerry.config.checks import one_of
 from skerry.errors import cannot_work
 
 Law = Literal["constant", "exponential", "weibull"]
@@ -33,8 +34,7 @@ class Returns:
     power: float = 2.0  # of the Weibull law: above 1, very short delays are rare; 1 is the plain Weibull
 
     def __post_init__(self) -> None:
-        if self.law not in get_args(Law):
-            raise cannot_work("law", self.law, f"choose one of {', '.join(get_args(Law))}")
+        one_of(self, "law", Law)
         if not 0 <= self.mean <= LONGEST:
             raise cannot_work("mean_return", self.mean, f"give 0 to {LONGEST:g} seconds")
         for name in ("shape", "power"):

@@ -11,21 +11,49 @@ import gc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Self
 
+from skerry.config.tree import Tree, Values
 from skerry.core.layout import Layout, TensorSpec, build_layout
 from skerry.core.messages import Merge
 from skerry.core.policy import Policy
+from skerry.core.presets import preset
 from skerry.errors import cannot_work
 from skerry.simulate.traffic import SAMPLES, Meter, Traffic
-from skerry.syncer.figures import final_figures
+from skerry.store.figures import final_figures, presence
+from skerry.store.records import Figures
 from skerry.world.run import VirtualRun
 from skerry.world.world import World
+
+SLOWER = 0.82  # the speed of half of the learners, unless told otherwise
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundsConfig(Tree):
+    """What decides a simulation of rounds, but for the model's size."""
+
+    BEGIN = ("policy.preset",)
+
+    policy: Policy = field(default_factory=Policy)
+    world: World = field(default_factory=World)
+
+    @classmethod
+    def begin(cls, given: Values) -> Self:
+        """The defaults, by the preset."""
+        return cls(policy=preset(given.get("policy.preset", "decoupled")))
+
+    def settled(self, given: Values) -> Self:
+        """Unless speeds are given, half of the learners are slower."""
+        slower, world = self.world.learners // 2, self.world
+        speeds = world.speeds or (1.0,) * (world.learners - slower) + (SLOWER,) * slower
+        return replace(self, world=replace(world, speeds=speeds))
 
 
 class Learner:
     """A Trainer (world/island.py) that has only tokens, and the versions it stands on."""
+
+    __slots__ = ("_base", "_tokens")
 
     def __init__(self, tokens: int, fragments: int) -> None:
         self._tokens = tokens
@@ -58,6 +86,9 @@ class Versions:
         """Without flaw."""
         return ""
 
+    def adopt(self, fragment: int, body: object) -> None:
+        """Version 0."""
+
     def screen(self, fragment: int, body: int) -> tuple[str, None]:
         """Without flaw."""
         return "", None
@@ -89,7 +120,7 @@ class RoundsResult:
     age of merged contributions in versions; `ages`: how many were how old. Of the faults: how many struck, how many found
     nothing to strike, and those of the script that the run did not live to see."""
 
-    figures: dict[str, Any]
+    figures: Figures
     virtual_s: float
     wait_share: float
     load_share: float
@@ -126,7 +157,7 @@ def simulate_rounds(policy: Policy, world: World, *, params: int = 0, tokens: in
 
 def _result(live: VirtualRun, versions: Versions, traffic: Traffic) -> RoundsResult:
     core, end, hub = live.hub.core, live.queue.now, live.hub
-    present = sum(end - member.first_join for member in core.members)
+    present = presence(core, end)
     merged, total = versions.ages.total(), core.ledger.total()
     lost_us = sum(total.busy_lost.values()) - total.busy_lost["overlap"]
     struck = sum(strike.struck for strike in live.strikes)

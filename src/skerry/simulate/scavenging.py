@@ -14,10 +14,11 @@ from __future__ import annotations
 import heapq
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
+from skerry.config.checks import not_negative, one_of, positive, share, whole
 from skerry.errors import cannot_work
 
 Clock = Literal["time", "tokens"]
@@ -49,23 +50,12 @@ class Fleet:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("tokens", "rate", "window_s", "stay_s"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise cannot_work(name, getattr(self, name), "give a number above 0")
-        for name in ("share", "join_s", "stall_s", "checkpoint_s"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise cannot_work(name, getattr(self, name), "give 0 or more")
-        for name in ("offered", "efficiency"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise cannot_work(name, getattr(self, name), "give a share, 0 to 1")
-        if not isinstance(self.learners, int) or self.learners < 1:
-            raise cannot_work("learners", self.learners, "give a whole number, 1 or more")
-        if self.extra_learners is not None and (not isinstance(self.extra_learners, int) or self.extra_learners < 1):
-            raise cannot_work("extra_learners", self.extra_learners, "give a whole number, 1 or more")
-        if self.clock not in get_args(Clock):
-            raise cannot_work("clock", self.clock, f"choose one of {', '.join(get_args(Clock))}")
-        if not isinstance(self.seed, int) or self.seed < 0:
-            raise cannot_work("seed", self.seed, "give a whole number, 0 or more")
+        positive(self, "tokens", "rate", "window_s", "stay_s")
+        not_negative(self, "share", "join_s", "stall_s", "checkpoint_s")
+        share(self, "offered", "efficiency")
+        whole(self, "learners", *(["extra_learners"] if self.extra_learners is not None else []))
+        one_of(self, "clock", Clock)
+        whole(self, "seed", least=0)
         cycles, checkpoints = self.base_s / self.window_s, self.base_s / self.checkpoint_s if self.checkpoint_s else 0.0
         events = 2 * self.extras * self.base_s / self.stay_s + (cycles + 1) * (2 + self.extras) + checkpoints
         if events > MOST_EVENTS:

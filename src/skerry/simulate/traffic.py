@@ -28,7 +28,8 @@ class Traffic:
 
     def busiest_first(self) -> list[int]:
         """The links' places in `sent`, those with most bytes first."""
-        return np.argsort(-self.sent.sum(axis=(0, 2)), kind="stable").tolist()
+        order: list[int] = np.argsort(-self.sent.sum(axis=(0, 2)), kind="stable").tolist()
+        return order
 
 
 class Meter:

@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 from skerry.core.layout import Layout
 from skerry.errors import RunDirError
 
-FORMAT = 1
+FORMAT = 2
 NAME = "snapshot.safetensors"
 
 

@@ -34,7 +34,7 @@ from skerry.core.syncer import SyncerCore
 from skerry.errors import RunDirError
 from skerry.store.files import Growing, Say
 
-FORMAT = 1
+FORMAT = 2
 _LENGTH = struct.Struct("<I")
 
 

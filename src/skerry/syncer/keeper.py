@@ -12,7 +12,6 @@ syncing it to disk is left to another thread. What cannot be written is said onc
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -21,9 +20,10 @@ from pathlib import Path
 
 from skerry.errors import RunDirError, StorageError
 from skerry.fabric.address import Address
-from skerry.fabric.handshake import Token
+from skerry.fabric.tokens import Keyring
 from skerry.store.export import export_model
 from skerry.store.files import clear_unfinished, settle
+from skerry.store.records import Figures, pretty
 from skerry.store.snapshot import NAME, Snapshot, load_snapshot, write_snapshot
 from skerry.syncer.config import SyncerConfig
 from skerry.syncer.journal import Journal
@@ -64,7 +64,7 @@ class Keeper:
                 (self.path / folder).mkdir(parents=True, exist_ok=True)
                 clear_unfinished(self.path / folder)
             self.token_file = config.token_file or self._own_token()
-        self.token = Token.read(self.token_file)
+        self.keyring = Keyring.read(self.token_file)
 
     def _own_token(self) -> Path:
         path = self.path / "token"
@@ -160,11 +160,11 @@ class Keeper:
             said = True
             await asyncio.sleep(AGAIN)
 
-    def figures(self, figures: dict[str, object], journal: Journal) -> None:
+    def figures(self, figures: Figures, journal: Journal) -> None:
         """Write figures.json."""
         part = self.path / "figures.json.part"
         try:
-            part.write_text(json.dumps(figures, indent=1) + "\n")
+            part.write_bytes(pretty(figures))
             part.replace(self.path / "figures.json")
         except OSError as error:
             journal.trouble(f"cannot write figures.json: {error.strerror}")

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+import numpy as np
+
 from skerry.core.layout import Layout
 from skerry.core.messages import BodyName, Close, Merge
 from skerry.core.policy import Policy
@@ -26,10 +28,11 @@ from skerry.syncer.worker import Worker
 class Room:
     """Memory for one body."""
 
-    __slots__ = ("buffer", "memory", "screened")
+    __slots__ = ("buffer", "encoded", "memory", "pooled", "screened")
 
-    def __init__(self, buffer: Body, nbytes: int) -> None:
-        self.buffer = buffer  # the pool's
+    def __init__(self, buffer: Body, nbytes: int, *, pooled: bool = True) -> None:
+        self.buffer, self.pooled = buffer, pooled
+        self.encoded: Body | None = None  # of a first value, as it is sent
         self.memory = buffer.data[:nbytes]
         self.screened = Screened(())
 
@@ -41,15 +44,17 @@ class ThreadPlane:
         self.merger = Merger(policy, layout, *values)
         self.pool = Pool(buffers, self.merger.up.nbytes(max(layout.sizes)))
         self.worker = worker
-        self._shelf = Shelf(policy.fragments, self.merger.reuse, _cut_off)
+        self.shelf = Shelf(policy.fragments, self.merger.reuse, _cut_off)
         self._held: dict[BodyName, deque[Room]] = {}
         self._made: dict[int, Body] = {}  # closed, not yet published
+        self._fence: list[tuple[Close, Callable[[str], None]]] | None = None  # closes that wait behind it
 
     # ------------------------------------------------------------------ for sessions
 
-    def nbytes(self, fragment: int) -> int:
-        """Of a contribution of that fragment."""
-        return self.merger.up.nbytes(self.merger.values(fragment).size)
+    def nbytes(self, fragment: int, *, initial: bool = False) -> int:
+        """Of a contribution of that fragment, or of its first value."""
+        values = self.merger.values(fragment)
+        return values.nbytes if initial else self.merger.up.nbytes(values.size)
 
     def room(self, fragment: int, resume: Callable[[], None]) -> Room | None:
         """For a contribution's body; or None, and `resume` is called once when it is worth another try."""
@@ -61,30 +66,39 @@ class ThreadPlane:
         self._held.setdefault(name, deque()).append(room)
 
     def give_back(self, room: Room) -> None:
-        """The body will never be complete."""
-        self.pool.give(room.buffer)
+        """The body will never be complete, or is not wanted."""
+        if room.pooled:
+            self.pool.give(room.buffer)
 
-    def initial(self, fragment: int) -> memoryview:
-        """Memory for a first value."""
-        return self.merger.values(fragment).data.cast("B")
+    def initial_room(self, fragment: int) -> Room:
+        """For a first value: memory of its own, for it becomes the run's only when the core has taken it."""
+        nbytes = self.nbytes(fragment, initial=True)
+        return Room(np.empty(nbytes, np.uint8), nbytes, pooled=False)
 
     def edition(self, fragment: int, reader: Reader) -> Edition:
         """The newest version, to be sent to the reader, who gives it back with `returned`."""
-        return self._shelf.take(fragment, reader)
+        return self.shelf.take(fragment, reader)
 
     def returned(self, edition: Edition, reader: Reader) -> None:
         """The reader has been sent it, or is gone."""
-        self._shelf.give(edition, reader)
+        self.shelf.give(edition, reader)
 
     # ------------------------------------------------------------------ drive.syncer.Plane
 
-    def provide(self, fragment: int, then: Callable[[str], None]) -> None:
+    def provide(self, name: BodyName, then: Callable[[str], None]) -> None:
+        room = self._held[name][-1]
+
         def looked_at(found: tuple[str, Body]) -> None:
-            flaw, body = found
-            self._shelf.put(Edition(fragment, 0, 0, body))
+            flaw, room.encoded = found
             then(flaw)
 
-        self.worker.submit(self.merger.provide, fragment, then=looked_at)
+        self.worker.submit(self.merger.provide, name.fragment, room.memory, then=looked_at)
+
+    def adopt(self, name: BodyName) -> None:
+        room = self._next(name)
+        assert room.encoded is not None
+        self.shelf.put(Edition(name.fragment, 0, 0, room.encoded))
+        self.worker.submit(self.merger.adopt, name.fragment, room.memory)
 
     def screen(self, name: BodyName, then: Callable[[str], None]) -> None:
         room = self._held[name][-1]
@@ -101,7 +115,7 @@ class ThreadPlane:
                            weight_of(merge.tokens, merge.steps), then=lambda _: self.pool.give(room.buffer))  # fmt: skip
 
     def drop(self, name: BodyName) -> None:
-        self.pool.give(self._next(name).buffer)
+        self.give_back(self._next(name))
 
     def _next(self, name: BodyName) -> Room:
         held = self._held[name]
@@ -111,6 +125,10 @@ class ThreadPlane:
         return room
 
     def close(self, close: Close, then: Callable[[str], None]) -> None:
+        if self._fence is not None:
+            self._fence.append((close, then))
+            return
+
         def made(found: Body | str) -> None:
             if isinstance(found, str):
                 then(found)
@@ -127,10 +145,31 @@ class ThreadPlane:
             return str(error)
 
     def publish(self, fragment: int, version: int, step: int) -> None:
-        self._shelf.put(Edition(fragment, version, step, self._made.pop(fragment)))
+        self.shelf.put(Edition(fragment, version, step, self._made.pop(fragment)))
 
     def cancel(self, fragment: int, step: int) -> None:
         self.worker.submit(self.merger.cancel, fragment, step)
+
+    # ------------------------------------------------------------------ consistent cuts
+
+    @property
+    def fenced(self) -> bool:
+        """Whether closes wait, for a cut is being made."""
+        return self._fence is not None
+
+    def cut(self, then: Callable[[], None]) -> None:
+        """Call it at a moment when every version that was made is published, and no other is being made: what the core knows
+        and what the merger holds are the same then. What `then` asks of the worker comes before whatever closes meanwhile."""
+
+        def made(_: object) -> None:
+            then()
+            waiting, self._fence = self._fence or [], None
+            for close, each in waiting:
+                self.close(close, each)
+
+        assert self._fence is None
+        self._fence = []
+        self.worker.submit(lambda: None, then=made)
 
     # ------------------------------------------------------------------ the beginning
 
@@ -138,7 +177,7 @@ class ThreadPlane:
         """What the merger holds is what is sent: the values of a snapshot, or of --init."""
         bodies = await self.worker.submit(self.merger.encode_all)
         for fragment, body in enumerate(bodies):
-            self._shelf.put(Edition(fragment, versions[fragment], steps[fragment], body))
+            self.shelf.put(Edition(fragment, versions[fragment], steps[fragment], body))
 
 
 def _cut_off(reader: Reader) -> None:

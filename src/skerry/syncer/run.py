@@ -17,7 +17,6 @@ from skerry.core.messages import (
     BudgetReached,
     Distribute,
     Failed,
-    Published,
     Refused,
     Restarted,
     RunOver,
@@ -30,9 +29,10 @@ from skerry.core.phase import ENDED
 from skerry.core.policy import Policy
 from skerry.core.syncer import SyncerCore
 from skerry.drive.syncer import SyncerDriver
+from skerry.store.records import Sample
 from skerry.store.snapshot import Origin, Snapshot
 from skerry.store.tape import Head, Tape
-from skerry.syncer.journal import Journal, RoundLog, Sample, Samples
+from skerry.syncer.journal import Journal, RoundLog, Samples
 from skerry.syncer.keeper import Keeper
 from skerry.syncer.plane import ThreadPlane
 from skerry.syncer.session import Session
@@ -108,7 +108,7 @@ class Run:
             case Verdict(verdict="refused"):
                 self.refused += 1
                 what = f"fragment {action.fragment} of generation {action.generation}: {action.reason}"
-                self._around.journal.event("refused", what, learner=action.learner, bad=True)
+                self._around.journal.event("refused", what, learner=action.learner)
             case BudgetReached(learner=-1):
                 self._around.journal.event("budget_reached", f"at step {self.core.step}")
             case RunOver():
@@ -121,7 +121,7 @@ class Run:
     def told(self, session: Session, message: Welcome | Refused) -> None:
         """What became of a Join."""
         if isinstance(message, Refused):
-            self._around.journal.event("refused", f"{session}: {message.reason}", bad=True)
+            self._around.journal.event("refused", f"{session}: {message.reason}")
         else:
             what = f"{session.link.peer}, generation {message.generation}"
             self._around.journal.event("join", what, learner=message.learner)
@@ -145,24 +145,31 @@ class Run:
         self.tape.flush()
         return self.samples.take(self._around.clock(), self.core, self.driver.lines)
 
-    def stop(self) -> None:
-        """Hear nothing more: from now on nothing changes but what the merger still has to do."""
+    async def stop(self) -> None:
+        """Hear nothing more, from a moment on when what the core knows and what the merger holds are the same."""
+        stopped = asyncio.get_running_loop().create_future()
+
+        def stop() -> None:
+            self._halt()
+            stopped.set_result(None)
+
+        while self.plane.fenced:
+            await asyncio.sleep(0.01)
+        self.plane.cut(stop)
+        await stopped
+
+    def _halt(self) -> None:
         self._set_timer(None)
         self.driver.stop()
 
     def close(self) -> None:
         """Complete the tape."""
-        self.stop()
+        self._halt()
         self.tape.close(self._around.clock())
 
     def snapshot(self) -> Snapshot:
-        """The run after the events so far; its values are those that the merger will then have come to. It has all rounds in
-        them that are closing now, so they are published in this state."""
+        """The run after the events so far, within a cut (plane.cut) or after the end."""
         around, core = self._around, self.core
-        if core.rounds.closing:
-            core = SyncerCore(around.policy, self.layout, core.state())
-            for fragment in list(core.rounds.closing):
-                core.handle(core.now, Published(fragment=fragment, version=core.versions[fragment] + 1))
         return Snapshot(
             run=around.name, t=around.clock(), layout=self.layout, origin=self._origin, state=core.state(),
             published=tuple(zip(core.versions, core.rounds.steps, strict=True)), traffic=around.traffic(),
@@ -171,5 +178,5 @@ class Run:
 
     def _save_if_due(self) -> None:
         keeper, around = self._around.keeper, self._around
-        if self.core.versions and keeper.wants(around.clock()):
-            keeper.save(self.snapshot, around.worker, around.journal)
+        if self.core.versions and not self.plane.fenced and keeper.wants(around.clock()):
+            self.plane.cut(lambda: keeper.save(self.snapshot, around.worker, around.journal))

@@ -19,6 +19,7 @@ import traceback
 from dataclasses import asdict
 from typing import Any
 
+import msgspec
 import psutil
 import torch
 
@@ -26,15 +27,17 @@ from skerry.core.layout import Layout
 from skerry.core.messages import Join, Refused, Start
 from skerry.core.policy import Policy
 from skerry.errors import ConfigError, ProtocolError, UnreachableError
+from skerry.fabric.handshake import codec_features
 from skerry.fabric.link import Link
 from skerry.fabric.listener import Listener
 from skerry.fabric.messages import LayoutText, StatusText, Vitals
 from skerry.numerics.merger import Merger
 from skerry.store.export import check_values, load_values
+from skerry.store.figures import final_figures, status
 from skerry.store.metrics import MetricsLog
+from skerry.store.records import Status, encode
 from skerry.store.snapshot import Origin, Snapshot
 from skerry.syncer.config import SyncerConfig
-from skerry.syncer.figures import final_figures, status
 from skerry.syncer.journal import Journal, make_log
 from skerry.syncer.keeper import Keeper, writing
 from skerry.syncer.prometheus import Exporter
@@ -43,7 +46,6 @@ from skerry.syncer.session import Session
 from skerry.syncer.worker import Worker
 
 LEAVE_TIME = 5.0  # seconds that learners are given to leave after the end
-MOST_LINES = 64  # learners told of in metrics.jsonl a second; of more, each has its turn
 INTERRUPTED = 130
 
 
@@ -74,10 +76,9 @@ class Server:
         log = make_log(config.log)
         with writing(self._keeper.path):
             self._journal = Journal(log, MetricsLog(self._keeper.path / "metrics.jsonl", log.warning), self.now)
-        self._status: dict[str, Any] = {"run": self.name, "phase": "waiting", "learners": []}
+        self._status = Status(t=0.0, run=self.name, phase="waiting")
         self._beginning = False
         self._held: list[tuple[Session, Join]] = []  # Joins that wait for the layout
-        self._looks = 0
         self._code = 0
         self._failure: BaseException | None = None
 
@@ -123,8 +124,9 @@ class Server:
         config, former = self._config, self._keeper.former_port()
         port = config.port or former
         settings: dict[str, Any] = {
-            "token": self._keeper.token, "run": self.name, "host": config.host, "tls": config.tls,
+            "keyring": self._keeper.keyring, "run": self.name, "host": config.host, "tls": config.tls,
             "insecure": config.insecure, "heartbeat": config.heartbeat, "policy": json.dumps(asdict(self.policy)),
+            "needs": codec_features(self.policy.codec_up, self.policy.codec_down),
         }  # fmt: skip
         try:
             return await Listener.start(self, port=port, **settings)
@@ -140,31 +142,27 @@ class Server:
     def _announce(self) -> None:
         address, token = self._listener.address, self._keeper.token_file
         self._keeper.announce(address)
-        self._journal.event("begin", f"listening on {address}", unix=round(time.time(), 3), run=self.name, address=str(address),
-                            resumed=self._keeper.resumed is not None)  # fmt: skip
+        metrics = f"{self._config.metrics_host}:{self._exporter.port}" if self._exporter else ""
+        self._journal.begin(str(address), run=self.name, resumed=self._keeper.resumed is not None, metrics=metrics)
         print(f"skerry join {address} --token-file {token}", flush=True)
 
     async def _every_second(self, exporter: Exporter | None) -> None:
         while True:
             self._look()
-            if exporter is not None and self.run is not None:
-                saved = self._keeper.saved_at
-                exporter.update({
-                    **self._status, "refused": self.run.refused, "queue": self._worker.queued,
-                    "buffers_free": self.run.plane.pool.free,
-                    "snapshot_age": float("nan") if saved is None else self.now() - saved,
-                })  # fmt: skip
+            if exporter is not None:
+                exporter.update(self._status)
             await asyncio.sleep(1.0)
 
     def _look(self) -> None:
-        """A line of figures for each learner; what waits for the disk is tried again."""
+        """A record of the run and of each learner; what waits for the disk is tried again."""
         if self.run is not None:
-            samples = self.run.look()
-            self._status = status(self.name, self.run.core, samples, self.traffic())
-            self._looks += 1
-            share = -(-len(samples) // MOST_LINES)
-            for sample in samples[self._looks % max(share, 1) :: max(share, 1)]:
-                self._journal.line("learner", **sample.plain())
+            saved = self._keeper.saved_at
+            fares = msgspec.structs.replace(
+                status(self.name, self.run.core, self.now(), self.traffic()), refused=self.run.refused,
+                queue=self._worker.queued, buffers_free=self.run.plane.pool.free,
+                snapshot_age=None if saved is None else round(self.now() - saved, 3),
+            )  # fmt: skip
+            self._status = self._journal.look(fares, self.run.look())
         self._journal.flush()
 
     # ------------------------------------------------------------------ the end
@@ -202,11 +200,10 @@ class Server:
         over = run.core.phase == "ended"
         if over:
             await self._let_leave(run)
-        run.stop()
-        await self._worker.submit(lambda: None)
+        await run.stop()
         self._look()
         end = self.now() if run.ended_at is None else run.ended_at
-        keeper.figures(final_figures(self.name, run.core, run.samples.vitals, self.traffic(), end), journal)
+        keeper.figures(final_figures(self.name, run.core, run.samples.paces(), self.traffic(), end), journal)
         last = run.snapshot()
         await keeper.save_last(last, journal, patiently=over)
         await keeper.export(last, journal, patiently=over)
@@ -229,7 +226,7 @@ class Server:
 
     def refused(self, peer: str, code: str, reason: str) -> None:
         """See fabric.listener.Server."""
-        self._journal.event("refused", f"{peer}: {reason}", bad=True, code=code)
+        self._journal.event("refused", f"{peer}: {reason}", code=code)
 
     def traffic(self) -> tuple[int, int]:
         """Bytes from and to learners since the run began."""
@@ -238,7 +235,7 @@ class Server:
 
     def tell_status(self, link: Link) -> None:
         """An observer asked; it is told what was true within the last second."""
-        link.send(StatusText(text=json.dumps(self._status)))
+        link.send(StatusText(text=encode(self._status).decode()))
 
     def closed(self, session: Session, reason: str) -> None:
         """A link has ended."""
@@ -246,7 +243,7 @@ class Server:
         if session.run is not None:
             session.run.closed(session, reason)
         elif session.link.role == "learner":
-            self._journal.event("refused", f"{session}: {reason}", bad=True)
+            self._journal.event("refused", f"{session}: {reason}")
 
     def vitals_came(self, session: Session, message: Vitals) -> None:
         """How a learner's processes fare, by their own account."""

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from skerry.core.messages import (
     Abstain,
+    BodyName,
     Contribution,
     Count,
     Delivery,
@@ -26,18 +27,23 @@ from skerry.core.messages import (
     Verdict,
     Welcome,
 )
+from skerry.core.policy import Policy
 from skerry.drive.syncer import Line, SyncerDriver
 from skerry.errors import ProtocolError
 from skerry.fabric.link import Link
 from skerry.fabric.messages import LayoutText, StatusRequest, Vitals
 from skerry.syncer.plane import Room, ThreadPlane
+from skerry.syncer.shelf import Edition
 
 LONGEST_LAYOUT = 64 << 20  # bytes of text
 LONGEST_LEAP = 1 << 20  # steps that a clock may be ahead of the run
+LARGEST = 1 << 62  # of ids, generations and counters
 
 
 class Door(Protocol):
     """What a session needs of the server."""
+
+    policy: Policy
 
     def tell_status(self, link: Link) -> None:
         """Answer an observer."""
@@ -78,8 +84,8 @@ class Session(Line):
         self.run: Host | None = None
         self.left: str | None = None  # why, if it took its leave; "" = of its own accord
         self._server = server
-        self._joined = False  # has said Join
-        self._receiving: Room | None = None  # what a body is being received into
+        self._joined = self._told_layout = False  # has said Join; has begun to send its layout
+        self._receiving: dict[BodyName, Room] = {}  # what bodies are being received into
         self._sending: asyncio.Task[None] | None = None
 
     def __str__(self) -> str:
@@ -101,15 +107,16 @@ class Session(Line):
             self.link.close(f"the run cannot begin with this model: {message.reason}")
 
     def send_value(self, delivery: Delivery) -> bool:
-        self._sending = asyncio.get_running_loop().create_task(self._send(delivery))
+        assert self.run is not None
+        edition = self.run.plane.edition(delivery.fragment, self)  # at once: a newer one may take its place any time
+        assert edition.version == delivery.version
+        self._sending = asyncio.get_running_loop().create_task(self._send(self.run, delivery, edition))
         return False
 
     def close(self, reason: str) -> None:
         self.link.close(reason)
 
-    async def _send(self, delivery: Delivery) -> None:
-        assert self.run is not None
-        run, edition = self.run, self.run.plane.edition(delivery.fragment, self)
+    async def _send(self, run: Host, delivery: Delivery, edition: Edition) -> None:
         try:
             await self.link.send_bulk(delivery, edition.body.data)
         except ConnectionError:
@@ -127,7 +134,11 @@ class Session(Line):
             if self._joined:
                 raise ProtocolError("a second Join on one link")
             self._joined = True
-            self._server.join(self, message)
+            self._check_join(message)
+            if link.identity.allows_learner(message.learner):
+                self._server.join(self, message)
+            else:
+                self.tell(Refused(code="identity", reason=link.identity.only))
         elif self.run is None or not self.generation:
             return  # it has no place yet
         elif isinstance(message, Vitals):
@@ -140,51 +151,61 @@ class Session(Line):
 
     def bulk_buffer(self, link: Link, message: Any, nbytes: int) -> memoryview | None:
         if isinstance(message, LayoutText):
-            if nbytes > LONGEST_LAYOUT:
-                raise ProtocolError(f"a layout of {nbytes} bytes")
+            if nbytes > LONGEST_LAYOUT or self._told_layout:
+                raise ProtocolError(f"a second layout, or one of {nbytes} bytes")
+            self._told_layout = True
             return memoryview(bytearray(nbytes))
         run = self.run
         if run is None or not self.generation:
             raise ProtocolError(f"a {type(message).__name__} before Welcome")
         self._check(run, message)
-        plane, fragment, core = run.plane, message.fragment, run.driver.core
-        initial = plane.initial(fragment) if isinstance(message, ProvideInitial) else None
-        expected = plane.nbytes(fragment) if initial is None else initial.nbytes
+        plane, fragment, initial = run.plane, message.fragment, isinstance(message, ProvideInitial)
+        expected = plane.nbytes(fragment, initial=initial)
         if nbytes != expected:
             raise ProtocolError(f"fragment {fragment} with a body of {nbytes} bytes instead of {expected}")
-        if initial is not None:
-            if core.versions or core.provider != self.learner or not run.driver.speaks(self):
-                raise ProtocolError("a ProvideInitial that was not asked for")
-            return initial
-        self._receiving = plane.room(fragment, link.resume_bulk)
-        return None if self._receiving is None else self._receiving.memory
+        if initial and not run.driver.awaits_initial(self):
+            raise ProtocolError("a ProvideInitial that was not asked for")
+        if message.name in self._receiving:
+            raise ProtocolError(f"a {type(message).__name__} that is on its way already")
+        room = plane.initial_room(fragment) if initial else plane.room(fragment, link.resume_bulk)
+        if room is None:
+            return None
+        self._receiving[message.name] = room
+        return room.memory
 
     def on_bulk(self, link: Link, message: Any, buffer: memoryview) -> None:
         if isinstance(message, LayoutText):
             self._server.layout_came(self, message, bytes(buffer))
             return
         assert self.run is not None
+        driver, room = self.run.driver, self._receiving.pop(message.name)
+        if not driver.is_own(self, message):
+            self.run.plane.give_back(room)
+            return
+        self.run.plane.put(message.name, room)
         if isinstance(message, ProvideInitial):
-            self.run.driver.provided(self, message)
+            driver.provided(self, message)
         else:
-            assert self._receiving is not None
-            room, self._receiving = self._receiving, None
-            if self.run.driver.is_own(self, message):
-                self.run.plane.put(message.name, room)
-                self.run.driver.contributed(self, message)
-            else:
-                self.run.plane.give_back(room)
+            driver.contributed(self, message)
 
     def on_bulk_lost(self, link: Link, message: Any, buffer: memoryview) -> None:
-        if self._receiving is not None:
+        if isinstance(message, Contribution | ProvideInitial):
             assert self.run is not None
-            self.run.plane.give_back(self._receiving)
-            self._receiving = None
+            self.run.plane.give_back(self._receiving.pop(message.name))
 
     def on_closed(self, link: Link, reason: str) -> None:
         self._server.closed(self, reason)
 
     # ------------------------------------------------------------------ what may be fed to the core
+
+    def _check_join(self, message: Join) -> None:
+        """Raises ProtocolError for what no learner could say first."""
+        fragments, core = self._server.policy.fragments, None if self.run is None else self.run.driver.core
+        if not -1 <= message.learner < LARGEST or not 0 <= message.generation < LARGEST:
+            raise ProtocolError("a learner or a generation that cannot be")
+        if len(message.bases) not in (0, fragments) or len(message.settled) != len(message.bases):
+            raise ProtocolError(f"a Join that tells of {len(message.bases)} fragments where there are {fragments}")
+        _check_counts(0 if core is None else core.step, message.clock, message.count, *message.settled)
 
     def _check(self, run: Host, message: Any) -> None:
         """Raises ProtocolError for what no honest learner of this run could send."""
@@ -195,10 +216,12 @@ class Session(Line):
         match message:
             case Report(count=count, clock=clock):
                 _check_counts(core.step, clock, count)
-            case TakenOver(count=count, settled=settled, clock=clock):
+            case TakenOver(count=count, settled=settled, clock=clock, version=version):
                 _check_counts(core.step, clock, settled, count)
-            case Contribution(since=since, until=until):
+                _check_version(core.versions, fragment, version)
+            case Contribution(since=since, until=until, base=base):
                 _check_counts(core.step, 0, since, until)
+                _check_version(core.versions, fragment, base)
                 if until.tokens > since.tokens and until.steps <= since.steps:
                     raise ProtocolError("a Contribution of tokens without steps")
             case Leave(count=count):
@@ -210,7 +233,12 @@ class Session(Line):
 
 
 def _check_counts(step: int, clock: int, *counts: Count) -> None:
-    if clock < 0 or any(min(count) < 0 for count in counts):
-        raise ProtocolError("negative counters")
+    if clock < 0 or any(min(count) < 0 or max(count) >= LARGEST for count in counts):
+        raise ProtocolError("counters that cannot be")
     if clock > step + LONGEST_LEAP:
         raise ProtocolError(f"a clock of {clock} when the run is at step {step}")
+
+
+def _check_version(versions: list[int], fragment: int, version: int) -> None:
+    if not 0 <= version <= (versions[fragment] if versions else -1):
+        raise ProtocolError(f"version {version} of fragment {fragment}, which does not exist")

@@ -54,6 +54,11 @@ class Shelf:
             for reader in list(next(iter(self._old)).readers):
                 self._cut_off(reader)
 
+    @property
+    def old(self) -> int:
+        """Versions that a newer one has taken the place of, and that are still being sent."""
+        return len(self._old)
+
     def take(self, fragment: int, reader: Reader) -> Edition:
         """The present version, to be sent to the reader."""
         edition = self.present[fragment]

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from skerry.config.amounts import TIMES
 from skerry.errors import ConfigError
 
 Kind = Literal["kill", "stop", "slow", "join", "leave"]
@@ -40,8 +41,6 @@ _KINDS: dict[Kind, _Takes] = {
     "join": _Takes(),
     "leave": _Takes(),
 }
-TIMES = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "y": 365 * 86400.0}
-"""The units of times, in seconds, wherever people write one."""
 _NUMBER = r"[0-9.]+(?:e[+-]?[0-9]+)?"
 _PIECE = re.compile(
     rf"(?P<kind>[a-z]+):(?P<learner>\d+)(\.(?P<part>[a-z]+))?(x(?P<factor>{_NUMBER}))?"

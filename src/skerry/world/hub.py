@@ -44,34 +44,34 @@ class Agent(Protocol):
 class Line(drive.Line):
     """One connection of one agent."""
 
-    __slots__ = ("_hub", "agent", "down", "link", "lost", "said_at", "up")
+    __slots__ = ("_hub", "_latency", "_queue", "_seconds", "agent", "down", "lost", "said_at", "up")
 
     def __init__(self, hub: Hub, agent: Agent, link: Link) -> None:
         super().__init__()
         self.agent = agent
-        self.link = link
-        self.up, self.down = hub.pipes.setdefault(agent.learner, (Pipe(link), Pipe(link)))
         self.lost = False
+        self.up, self.down = hub.pipes.setdefault(agent.learner, (Pipe(link), Pipe(link)))
         self.said_at = hub.queue.now
-        self._hub = hub
+        self._hub, self._queue, self._latency = hub, hub.queue, link.latency
+        self._seconds = hub.value_seconds(link)
 
     # ------------------------------------------------------------------ the agent's end
 
     def say(self, message: SyncerEvent) -> None:
         """Up, a control message."""
-        queue, driver = self._hub.queue, self._hub.driver
+        queue, driver = self._queue, self._hub.driver
         self.said_at = queue.now
-        queue.after(self.link.latency, driver.join if type(message) is Join else driver.hear, self, message)
+        queue.after(self._latency, driver.join if type(message) is Join else driver.hear, self, message)
 
     def send(self, message: Contribution | ProvideInitial, body: Body, nbytes: int) -> None:
         """Up, with a body: after those that are still being sent."""
-        queue = self._hub.queue
-        queue.at(self.up.send(queue.now, nbytes) + self.link.latency, self._hub.receive, self, message, body)
+        queue = self._queue
+        queue.at(self.up.send(queue.now, nbytes) + self._latency, self._hub.receive, self, message, body)
 
     def hang_up(self) -> None:
         """The agent has gone; the syncer sees it one latency later."""
-        self.up.cut(self._hub.queue.now)
-        self._hub.queue.after(self.link.latency, self._hub.lose, self)
+        self.up.cut(self._queue.now)
+        self._queue.after(self._latency, self._hub.lose, self)
 
     # ------------------------------------------------------------------ the syncer's end
 
@@ -80,14 +80,13 @@ class Line(drive.Line):
         return self.lost
 
     def tell(self, message: ToLearner) -> None:
-        self._hub.queue.after(self.link.latency, self.agent.hear, self, message)
+        self._queue.after(self._latency, self.agent.hear, self, message)
 
     def send_value(self, delivery: Delivery) -> bool:
-        hub, fragment = self._hub, delivery.fragment
-        queue, nbytes = hub.queue, hub.value_bytes[fragment]
-        seconds = self.link.seconds(nbytes)
-        self.down.send(queue.now, nbytes)
-        queue.after(seconds + self.link.latency, self.agent.hear, self, delivery, hub.plane.model.body(fragment))
+        hub, queue, fragment = self._hub, self._queue, delivery.fragment
+        seconds = self._seconds[fragment]
+        self.down.send(queue.now, hub.value_bytes[fragment])
+        queue.after(seconds + self._latency, self.agent.hear, self, delivery, hub.model.body(fragment))
         if seconds:
             queue.after(seconds, hub.driver.sent, self)
         return not seconds
@@ -102,14 +101,16 @@ class Hub:
     learner's link, up and down, over all its lines."""
 
     def __init__(self, queue: Queue, policy: Policy, layout: Layout, model: Model, watch: Callable[[], None],
-                 merge_s: float = 0.0) -> None:  # fmt: skip
+                 merge_s: float) -> None:  # fmt: skip
         self.queue = queue
         self.core = SyncerCore(policy, layout)
+        self.model = model
         self.plane = VirtualPlane(model, queue, merge_s, watch)
         self.driver = drive.SyncerDriver(self.core, self.plane, clock=lambda: queue.now, timer=self._set_timer, log=None,
                                          settled=self._settled if policy.tokens else None)  # fmt: skip
         self.pipes: dict[int, tuple[Pipe, Pipe]] = {}
         self.value_bytes = [get_codec(policy.codec_down).nbytes(size) for size in layout.sizes]
+        self._value_seconds: dict[Link, list[float]] = {}
         self._tokens, self._tokens_at = 0, 0.0
 
     @property
@@ -132,6 +133,12 @@ class Hub:
         """The same, to the learners."""
         return Counter({learner: down.sent(self.queue.now) for learner, (_, down) in self.pipes.items()})
 
+    def value_seconds(self, link: Link) -> list[float]:
+        """How long each fragment's value occupies such a link; one list for all its lines."""
+        if link not in self._value_seconds:
+            self._value_seconds[link] = [link.seconds(nbytes) for nbytes in self.value_bytes]
+        return self._value_seconds[link]
+
     # ------------------------------------------------------------------ what lines bring
 
     def receive(self, line: Line, message: Contribution | ProvideInitial, body: Body) -> None:
@@ -143,7 +150,7 @@ class Hub:
             self.driver.contributed(line, message)
         else:
             assert type(message) is ProvideInitial
-            self.plane.put(message.fragment, body)
+            self.plane.put(message.name, body)
             self.driver.provided(line, message)
 
     def lose(self, line: Line) -> None:

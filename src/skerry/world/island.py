@@ -12,7 +12,6 @@ out stands in the memory that it shares with its agents, whether one heard of it
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any
@@ -43,8 +42,9 @@ from skerry.core.messages import (
 )
 from skerry.core.policy import Policy
 from skerry.drive.learner import LearnerDriver
-from skerry.world.hub import Body, Hub, Line
+from skerry.world.hub import Hub, Line
 from skerry.world.links import Link
+from skerry.world.plane import Body
 from skerry.world.queue import Queue
 from skerry.world.shared import Shared, Trainer, Uplink
 
@@ -70,6 +70,12 @@ STANDING = (State.JOINING, State.WAITING, State.STOPPED)
 class Island:
     """One learner's place, and the Trainer of its driver. `step_times`: seconds of its steps; `new_trainer`: the tensors of a
     new life."""
+
+    __slots__ = ("_agent_frozen", "_agent_up", "_beat_every", "_count", "_done", "_driver", "_frozen_at",
+                 "_hears", "_hub", "_inbox", "_later", "_layout", "_left", "_line", "_link", "_new_trainer",
+                 "_orders", "_policy", "_queue", "_rate", "_released", "_seconds", "_shared", "_shift",
+                 "_standing", "_step_times", "_stood_since", "_synchronous", "_trainer", "_up_bytes", "learner",
+                 "lives", "loaded", "slowed", "state", "waited")  # fmt: skip
 
     def __init__(self, learner: int, queue: Queue, hub: Hub, policy: Policy, layout: Layout, link: Link,
                  step_times: Iterator[float], new_trainer: Callable[[int], Trainer]) -> None:  # fmt: skip
@@ -113,9 +119,9 @@ class Island:
     def _start_agent(self, life: int) -> None:
         if life != self.lives or self.state is State.DOWN:
             return
-        self._orders: deque[tuple[CopyOut | TakeOver, Any]] = deque()
+        self._orders: list[tuple[CopyOut | TakeOver, Any]] = []
         self._later: list[tuple[CopyOut | TakeOver, Any]] = []  # islands of many ranks: orders for a boundary to come
-        self._inbox: deque[tuple[LearnerEvent, Body]] = deque()  # of an agent that is frozen
+        self._inbox: list[tuple[LearnerEvent, Body]] = []  # of an agent that is frozen
         self._line = line = Line(self._hub, self, self._link)
         core = LearnerCore(self._policy, self._layout, self._shared.memory, self._count)
         self._driver = LearnerDriver(core, self._shared, self, Uplink(line.say, self._send_body))
@@ -197,7 +203,7 @@ class Island:
             self._agent_frozen = False
             self._hears = self._agent_up
             while self._hears and self._inbox:
-                self._feed(*self._inbox.popleft())
+                self._feed(*self._inbox.pop(0))
             if self.state in STANDING:
                 self._stand()
 
@@ -217,7 +223,7 @@ class Island:
             if self.slowed:
                 self._seconds /= math.prod(self.slowed)
             self._rate = self._shared.progress
-            self._queue.after(self._seconds, self._boundary, self.lives, self._seconds)
+            self._queue.at(self._queue.now + self._seconds, self._boundary, self.lives, self._seconds)
             return
         self._stand()
 
@@ -225,12 +231,12 @@ class Island:
         """A step has ended, unless the trainer was frozen in it."""
         if life != self.lives:
             return
-        shift, self._shift = self._shift, 0.0
         if self._frozen_at is not None:
-            self._left = self._queue.now + shift - self._frozen_at
+            self._left, self._shift = self._queue.now + self._shift - self._frozen_at, 0.0
             return
-        if shift:
-            self._queue.after(shift, self._boundary, life, seconds)
+        if self._shift:
+            self._queue.after(self._shift, self._boundary, life, seconds)
+            self._shift = 0.0
             return
         steps, tokens, busy = self._count
         tokens += self._trainer.step(self._shared.earlier + steps, self._rate, steps)
@@ -241,7 +247,7 @@ class Island:
         ready = len(self._orders)  # what the agent orders from now on is for the next boundary
         self._feed(Stepped(count=self._count, progress=self._rate))
         for _ in range(ready):
-            self._carry_out(*self._orders.popleft())
+            self._carry_out(*self._orders.pop(0))
         self._proceed()
 
     def _stand(self) -> None:
@@ -251,7 +257,7 @@ class Island:
         self._standing = True
         while self.state in STANDING and self._frozen_at is None:
             if self._orders:
-                self._carry_out(*self._orders.popleft())
+                self._carry_out(*self._orders.pop(0))
             elif self.state is not State.STOPPED and (self._done or self._released >= self._count.steps):
                 self._stood()
                 self.state = _BOUNDARY
@@ -278,18 +284,21 @@ class Island:
 
     def copy_out(self, order: CopyOut) -> None:
         """At the next boundary."""
-        self._post(order, None)
+        if order.at:
+            self._keep_for_later(order, None)
+        else:
+            self._orders.append((order, None))
 
     def take_over(self, order: TakeOver, ready: tuple[Body, Body]) -> None:
         """At the next boundary."""
-        self._post(order, ready)
-
-    def _post(self, order: CopyOut | TakeOver, ready: Any) -> None:
-        if order.at > self._count.steps:
-            self._later.append((order, ready))
+        if order.at:
+            self._keep_for_later(order, ready)
         else:
-            assert order.at in (0, self._count.steps), "an order for a boundary that is passed"
             self._orders.append((order, ready))
+
+    def _keep_for_later(self, order: CopyOut | TakeOver, ready: Any) -> None:
+        assert order.at >= self._count.steps, "an order for a boundary that is passed"
+        (self._later if order.at > self._count.steps else self._orders).append((order, ready))
 
     def _take_up_later(self) -> None:
         """Orders that are for the boundary that has come."""
@@ -321,7 +330,10 @@ class Island:
     def hear(self, line: Line, message: ToLearner, body: Body = None) -> None:
         """A message from the syncer."""
         if line is self._line:
-            self._feed(message, body)
+            if self._hears:
+                self._driver.feed(self._queue.now, message, body)
+            else:
+                self._inbox.append((message, body))
             if self.state is not _STEPPING and self.state in STANDING:
                 self._stand()
 

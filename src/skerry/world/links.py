@@ -67,9 +67,10 @@ class Pipe:
 
     def send(self, now: float, nbytes: int) -> float:
         """A body is to leave, after those before it; gives when it has left whole."""
-        self.free = max(now, self.free) + 8 * nbytes / self._bandwidth
+        free = self.free
+        self.free = free = (free if free > now else now) + 8 * nbytes / self._bandwidth
         self._taken += nbytes
-        return self.free
+        return free
 
     def sent(self, now: float) -> int:
         """Bytes that have left by now."""

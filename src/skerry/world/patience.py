@@ -1,8 +1,9 @@
-"""Where a policy meets a world: whether its patience, in seconds, is enough for the world's steps and links.
+"""Where a policy meets learners and a world: whether a run could begin and end, and whether the policy's patience, in seconds,
+is enough for the world's steps and links.
 
-Rules: refused is what would lose every round (be it only until learners have seen that they are late, and answer ahead), or
-the last one; not what leaves a few slow learners behind. (A run whose rounds are all given up trains nothing, and would end
-like any other.)
+Rules of patience: refused is what would lose every round (be it only until learners have seen that they are late, and
+answer ahead), or the last one; not what leaves a few slow learners behind. (A run whose rounds are all given up trains
+nothing, and would end like any other.)
 """
 
 from __future__ import annotations
@@ -12,11 +13,36 @@ import math
 from skerry.codecs import get_codec
 from skerry.core.layout import Layout
 from skerry.core.policy import Policy
-from skerry.errors import cannot_work
+from skerry.errors import ConfigError, cannot_work
 from skerry.world.world import World
 
 SPREAD = 2.0  # standard deviations above the mean that a step may well take
 BEATS = 4000  # signs of life in a step of the run; more would be most of what there is to do
+
+
+def check_budget(policy: Policy) -> None:
+    """Raise ConfigError for a run in virtual time that would never end."""
+    if not policy.steps and not policy.tokens:
+        raise ConfigError("policy.steps = 0 and policy.tokens = 0: the run would never end", remedy="give one of them")
+
+
+def check_learners(policy: Policy, learners: int) -> None:
+    """Raise ConfigError for a run that would never begin: it waits for more learners than start."""
+    for name in ("quorum", "wait_for"):
+        if getattr(policy, name) > learners:
+            raise ConfigError(f"policy.{name} = {getattr(policy, name)} is more than learners = {learners}: "
+                              "the run could never begin", remedy="lower it, or start more learners")  # fmt: skip
+
+
+def check_data_parallel(steps: int, world: World) -> None:
+    """Raise ConfigError for what has no meaning without a policy: one job that stops whenever a part of it does is the
+    simulator's business."""
+    if steps < 1:
+        raise cannot_work("policy.steps", steps, "give 1 or more: without them the run would never end")
+    for name in ("faults", "fault_rate"):
+        if getattr(world, name):
+            raise ConfigError(f"world.{name} = {getattr(world, name)!r}, but data-parallel has no faults here",
+                              remedy="leave it out, or choose another method")  # fmt: skip
 
 
 def check_patience(policy: Policy, layout: Layout, world: World) -> None:
@@ -24,9 +50,8 @@ def check_patience(policy: Policy, layout: Layout, world: World) -> None:
     answer = _answer(policy, layout, world)
     late = "a learner answers at the end of its step, which with jitter and its link takes"
     if policy.synchronous:
-        _check(
-            policy, "sync_timeout", _gap(policy, layout, world), "from the first learner's hand-over to the last one's it takes"
-        )
+        takes = "from the first learner's hand-over to the last one's it takes"
+        _check(policy, "sync_timeout", _gap(policy, layout, world), takes)
     else:
         _check(policy, "round_timeout", answer, late)
     _check(policy, "final_timeout", answer, late)

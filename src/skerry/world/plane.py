@@ -20,7 +20,10 @@ class Model(Protocol):
     """The global model's tensors. Bodies are as the policy's codecs write them; an initial one's is in fp32."""
 
     def provide(self, fragment: int, body: Body) -> str:
-        """Take a first value; gives what is wrong with it, or ""."""
+        """Look at a first value; gives what is wrong with it, or ""."""
+
+    def adopt(self, fragment: int, body: Body) -> None:
+        """It is version 0."""
 
     def screen(self, fragment: int, body: Body) -> tuple[str, Any]:
         """What is wrong with a contribution, or ""; and what `add` will want to know of it."""
@@ -49,28 +52,33 @@ class VirtualPlane:
         self._queue = queue
         self._watch = watch
         self._merge_s = merge_s
-        self._come: dict[BodyName | int, Body] = {}  # a contribution's by its name, a first value by its fragment
-        self._screened: dict[BodyName, Any] = {}
+        self._come: dict[BodyName, Body] = {}
+        self._screened: dict[BodyName, tuple[Body, Any]] = {}
 
-    def put(self, name: BodyName | int, body: Body) -> None:
+    def put(self, name: BodyName, body: Body) -> None:
         """A body has come."""
         self._come[name] = body
 
     # ------------------------------------------------------------------ drive.syncer.Plane
 
-    def provide(self, fragment: int, then: Callable[[str], None]) -> None:
-        then(self.model.provide(fragment, self._come.pop(fragment)))
+    def provide(self, name: BodyName, then: Callable[[str], None]) -> None:
+        then(self.model.provide(name.fragment, self._come[name]))
+
+    def adopt(self, name: BodyName) -> None:
+        self.model.adopt(name.fragment, self._come.pop(name))
 
     def screen(self, name: BodyName, then: Callable[[str], None]) -> None:
-        flaw, self._screened[name] = self.model.screen(name.fragment, self._come[name])
+        body = self._come.pop(name)
+        flaw, seen = self.model.screen(name.fragment, body)
+        self._screened[name] = body, seen
         then(flaw)
 
     def add(self, merge: Merge) -> None:
-        name = merge.name
-        self.model.add(merge, self._come.pop(name), self._screened.pop(name))
+        self.model.add(merge, *self._screened.pop(merge.name))
 
     def drop(self, name: BodyName) -> None:
-        del self._come[name], self._screened[name]
+        if self._screened.pop(name, None) is None:  # a first value
+            del self._come[name]
 
     def close(self, close: Close, then: Callable[[str], None]) -> None:
         failure = self.model.close(close.fragment, close.step, close.version)

@@ -5,9 +5,9 @@ What is to happen at once waits in line, without the heap: it was asked for late
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
 from collections.abc import Callable
+from heapq import heappop, heappush
 from typing import Any
 
 
@@ -29,22 +29,29 @@ class Queue:
         """Call it at that time, which must not be past."""
         if time > self.now:
             self._seq += 1
-            heapq.heappush(self._heap, (time, self._seq, call, args))
+            heappush(self._heap, (time, self._seq, call, args))
         else:
             assert time == self.now, "an event in the past"
             self._at_once.append((call, args))
 
     def after(self, seconds: float, call: Callable[..., object], *args: Any) -> None:
-        """Call it so much later."""
-        self.at(self.now + seconds, call, *args)
+        """Call it so much later. As `at`, but for the call and the packing: nearly all events are asked for here."""
+        now = self.now
+        time = now + seconds
+        if time > now:
+            self._seq += 1
+            heappush(self._heap, (time, self._seq, call, args))
+        else:
+            assert time == now, "an event in the past"
+            self._at_once.append((call, args))
 
     def advance(self) -> bool:
         """Go to the next event and let it happen; False if there is none."""
-        heap = self._heap
-        if self._at_once and not (heap and heap[0][0] == self.now):
-            call, args = self._at_once.popleft()
+        heap, at_once = self._heap, self._at_once
+        if at_once and not (heap and heap[0][0] == self.now):
+            call, args = at_once.popleft()
         elif heap:
-            self.now, _, call, args = heapq.heappop(heap)
+            self.now, _, call, args = heappop(heap)
         else:
             return False
         call(*args)

@@ -13,9 +13,10 @@ from skerry.core.phase import ENDED
 from skerry.core.policy import Policy
 from skerry.errors import ConfigError
 from skerry.world.faults import Fault
-from skerry.world.hub import Hub, Model
+from skerry.world.hub import Hub
 from skerry.world.island import Island, State
-from skerry.world.patience import check_patience
+from skerry.world.patience import check_budget, check_learners, check_patience
+from skerry.world.plane import Model
 from skerry.world.queue import Queue
 from skerry.world.shared import Trainer
 from skerry.world.world import World
@@ -38,16 +39,12 @@ class VirtualRun:
     def __init__(self, policy: Policy, layout: Layout, world: World, model: Model, new_trainer: Callable[[int], Trainer],
                  watch: Callable[[], None] = lambda: None) -> None:  # fmt: skip
         """Raises ConfigError if the policy has no budget, wants more learners than start, or has no patience with them."""
-        if not policy.steps and not policy.tokens:
-            raise ConfigError("the run would never end: policy.steps and policy.tokens are 0", remedy="give one of them")
-        for name in ("quorum", "wait_for"):
-            if getattr(policy, name) > world.learners:
-                raise ConfigError(f"policy.{name} = {getattr(policy, name)} is more than the {world.learners} learners that "
-                                  "start", remedy="lower it, or start more learners")  # fmt: skip
+        check_budget(policy)
+        check_learners(policy, world.learners)
         check_patience(policy, layout, world)
         self.policy, self.layout, self.world = policy, layout, world
         self.queue = Queue()
-        self.hub = Hub(self.queue, policy, layout, model, watch)
+        self.hub = Hub(self.queue, policy, layout, model, watch, world.merge_s)
         self.islands: dict[int, Island] = {}
         self.strikes: list[Strike] = []
         self._new_trainer = new_trainer

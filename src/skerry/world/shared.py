@@ -10,7 +10,7 @@ from skerry.core.memory import LearnerMemory
 from skerry.core.messages import Contribution, Count, FromLearner, ProvideInitial, TakeOver, TakeOverRule
 from skerry.core.policy import Policy
 from skerry.drive.learner import Redo
-from skerry.world.hub import Body
+from skerry.world.plane import Body
 
 
 class Trainer(Protocol):
@@ -31,6 +31,8 @@ class Trainer(Protocol):
 
 class Shared:
     """What a training process shares with its agents, one after the other: drive.learner.Holdings of bodies."""
+
+    __slots__ = ("_keeps_copies", "_redos", "earlier", "marks", "memory", "progress", "trainer")
 
     def __init__(self, trainer: Trainer, policy: Policy, learner: int) -> None:
         self.trainer = trainer
@@ -63,9 +65,12 @@ class Shared:
     def free(self, value: Body) -> None:
         """There is room enough."""
 
-    def commit(self, memory: LearnerMemory, redos: Mapping[int, Redo], progress: float) -> None:
+    def commit(self, memory: LearnerMemory, redos: Mapping[int, Redo]) -> None:
         """Nothing is lost with an agent but its driver."""
         self._redos = redos
+
+    def show(self, progress: float) -> None:
+        """Never less than before."""
         if progress > self.progress:
             self.progress = progress
 

@@ -12,6 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
+from skerry.config.checks import not_negative, positive
 from skerry.errors import ConfigError, cannot_work
 from skerry.world.faults import Fault, FaultScript
 from skerry.world.links import Link
@@ -32,17 +33,15 @@ class World:
     faults: str = ""  # what strikes whom and when: "kill:2@30s stop:1@45s+20s slow:3x0.5@10s+60s join:4@60s leave:0@90s"
     fault_rate: float = 0.0  # share of time that random kills take from each learner of the start, on average
     downtime: float = 60.0  # of a random kill, on average; times up and down are exponential
+    merge_s: float = 0.0  # from the close of a round to the existence of its version
     restart: float = 10.0  # until a killed learner is back, where its fault does not say
     seed: int = 0  # of jitter and random faults
 
     def __post_init__(self) -> None:
         if not isinstance(self.learners, int) or not 1 <= self.learners <= MOST_LEARNERS:
             raise _bad("learners", self.learners, f"give a whole number, 1 or more and at most {MOST_LEARNERS:,}")
-        for name in ("step_s", "downtime"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise _bad(name, getattr(self, name), "give more than 0 seconds")
-        if not 0 <= self.restart < float("inf"):
-            raise _bad("restart", self.restart, "give 0 or more seconds")
+        positive(self, "step_s", "downtime", where="world.")
+        not_negative(self, "restart", "merge_s", where="world.")
         for speed in self.speeds:
             if not 0 < speed < float("inf"):
                 raise _bad("speeds", self.speeds, f"{speed!r} is no speed: give numbers above 0")
