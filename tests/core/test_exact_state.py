@@ -19,7 +19,7 @@ import pytest
 from skerry.core.grace import Average
 from skerry.core.ledger import Merged, Move, Tally
 from skerry.core.members import Member
-from skerry.core.messages import Count, SyncerAction, SyncerEvent
+from skerry.core.messages import Count, Restarted, SyncerAction, SyncerEvent
 from skerry.core.plain import plain
 from skerry.core.policy import Policy
 from skerry.core.rounds import Part, Receipts, Round
@@ -178,21 +178,38 @@ class Recorder(Desk):
         return super().feed(event)
 
 
-def a_life_that_ends_between_take_over_and_close() -> Tape:
-    """What no storm comes to soon: it hands over from an old base, its next agent takes the newer value over, and it dies."""
-    desk = Recorder(3, quorum=2, grace=0.0)
+def scripted() -> Iterator[Tape]:
+    """What storms come to seldom, as it needs several rare things at once."""
+    desk = Recorder(3, quorum=2)
     desk.all_step(4)
-    desk.hand(1, 4)
-    desk.hand(2, 4)
     for learner in (1, 2):
-        desk.take(learner)
+        desk.hand(learner, 4)
+    desk.take(1)
     desk.all_step(4)
-    desk.hand(0, 8)
+    desk.hand(0, 8)  # from an old base; its next agent takes the newer value over, and then it dies
     desk.step(0, 2)
     desk.take(0)
     desk.enter(0)
     desk.hand(1, 8)
-    return desk.policy, None, desk.tape
+    yield desk.policy, None, desk.tape
+    desk = Recorder(1)
+    desk.feed(Restarted())
+    desk.rejoin(0)  # whose Welcome is lost
+    desk.rejoin(0)
+    yield desk.policy, None, desk.tape
+    desk = Recorder(3, grace=0.9)
+    desk.slow = True
+    for version in range(1, 9):  # receipts that come one after the other: the median one is measured
+        desk.wait(1.0)
+        desk.all_step(4)
+        for learner in range(3):
+            desk.hand(learner, 4 * version)
+        desk.publish(version)
+        for learner in range(3):
+            desk.received(learner)
+            desk.wait(0.1)
+            desk.take(learner)
+    yield desk.policy, None, desk.tape
 
 
 def cuts_of(tape: Tape, random: Random) -> Iterator[Cut]:
@@ -217,7 +234,7 @@ def cuts_of(tape: Tape, random: Random) -> Iterator[Cut]:
 def cuts() -> list[Cut]:
     """Of one corpus of recorded storms, for all fields."""
     random = Random(0)
-    found = list(cuts_of(a_life_that_ends_between_take_over_and_close(), random))
+    found = [cut for tape in scripted() for cut in cuts_of(tape, random)]
     for seed in range(TAPES):
         fleet = one_storm(seed)
         found += cuts_of((fleet.policy, fleet.start, fleet.tape), random)

@@ -277,6 +277,13 @@ def test_a_generation_newer_than_the_snapshot_knows_is_followed_by_one_newer_sti
     assert welcome.generation == 6
 
 
+def test_who_comes_again_because_its_welcome_was_lost_is_not_refused_for_its_own_sake() -> None:
+    again = restored(Desk(1))
+    assert [only(again.rejoin(0), Welcome)[0].generation for _ in range(2)] == [2, 3]
+    again.learners[0].generation = 2
+    assert only(again.rejoin(0), Refused)[0].code == "superseded"
+
+
 def test_contributions_in_rounds_that_were_open_at_the_snapshot_are_lost_with_their_generation() -> None:
     desk = Desk(2, quorum=2)
     desk.all_step(4)

@@ -177,14 +177,15 @@ class CountingPlane:
 
     # ------------------------------------------------------------------ what must hold
 
-    def check_contributors(self, fragment: int, included: Sequence[Contributor]) -> None:
-        """They are exactly those whose work is in the version that is about to be published."""
+    def check_contributors(self, fragment: int, included: Sequence[Contributor]) -> list[BodyName]:
+        """They are exactly those whose work is in the version that is about to be published. Gives the bodies in it."""
         _, parts = self._made[fragment]
         assert len(parts) == len(included)
         for (merge, body), (learner, generation, tokens) in zip(parts, included, strict=True):
             work = self._census.work(learner, generation, tokens - merge.tokens, tokens)
             assert body == set(work), f"this is not what learner {learner} did up to its token {tokens}"
             assert len(work) == merge.steps
+        return [merge.name for merge, _ in parts]
 
     def merged(self, fragment: int, learner: int, generation: int) -> int:
         """Up to which tokens the generation's work is in the published version."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from skerry.core.messages import (
     Ask,
+    BodyName,
     BudgetReached,
     Close,
     Contribution,
@@ -22,6 +23,7 @@ from skerry.core.messages import (
     Restarted,
     SyncerAction,
     SyncerEvent,
+    Verdict,
 )
 from skerry.core.phase import ENDED, RUNNING, Phase
 from skerry.core.policy import ALL, Policy
@@ -64,6 +66,7 @@ class Fleet:
         self.policy, self.layout = policy, tiny_layout(policy)
         self.census = Census()
         self.now = 0.0
+        self._denied: set[BodyName] = set()
         self.ambush = False  # the agent of whoever hands over from an old base dies, and all others are slow to answer
         self.events = 0
         self.was_cut = False
@@ -78,7 +81,8 @@ class Fleet:
         self.learners = [Learner(self, place, -1 if place % 3 == 1 else 10 + place) for place in range(learners)]
 
     def _begin(self, core: SyncerCore, holdings: list[Holding]) -> None:
-        self.core, self._due = core, None
+        self.core = core
+        self._due: float | None = None
         self._unchecked = False
         self.plane = CountingPlane(self.census, self.layout.sizes, holdings)
         self.driver = SyncerDriver(core, self.plane, clock=lambda: self.now, timer=self._set_timer, log=self,
@@ -116,8 +120,11 @@ class Fleet:
                     assert len(included) >= self.policy.quorum
             case BudgetReached():
                 self._stopped = True
+            case Verdict() if action.verdict != "merged":
+                self._denied.add(BodyName(action.learner, action.generation, action.fragment, action.step))
             case Distribute(fragment=fragment, included=included):
-                self.plane.check_contributors(fragment, included)
+                names = self.plane.check_contributors(fragment, included)
+                assert self._denied.isdisjoint(names), "its learner was told that it is not in there"
 
     def _delay(self, fragment: int) -> None:
         """If somebody may hand over from an old base, let the others miss their turns."""
@@ -238,16 +245,22 @@ class Fleet:
         """docs/architecture.md, Rules."""
         self._unchecked = False
         core, plane = self.core, self.plane
-        total, pending = core.ledger.total(), sum(self._pending())
-        assert total.processed == total.merged + pending + sum(total.lost.values())
-        assert pending >= 0 and min(total.lost.values()) >= 0
-        assert plane.inside == total.merged, "what is in the model is not what the ledger says was merged"
+        pending, processed, merged = sum(self._pending()), 0, 0
+        for tally in core.ledger.tallies.values():
+            lost = tally.lost.values()
+            processed += tally.processed - sum(lost)
+            merged += tally.merged
+            assert min(lost) >= 0
+        assert processed == merged + pending and pending >= 0
+        assert plane.inside == merged, "what is in the model is not what the ledger says was merged"
         assert core.versions in ([], [holding.version for holding in plane.held])
-        if core.phase is RUNNING:
-            most = 2 * self.policy.fragments if self.policy.synchronous else self.policy.open_rounds
-            assert core.rounds.under_way <= most
-        elif core.phase is ENDED:
-            assert pending == 0
+        rounds = core.rounds
+        if not self.policy.synchronous:
+            assert rounds.open.keys().isdisjoint(rounds.closing), "a fragment that is closing is not asked for anew"
+            if core.phase is RUNNING:
+                assert len(rounds.open) + len(rounds.closing) <= max(1, self.policy.overlap)
+        if core.phase is ENDED:
+            assert pending == 0 and not rounds.closing
 
     def _pending(self) -> Iterator[int]:
         ledger = self.core.ledger
@@ -304,7 +317,7 @@ class Fleet:
         """From here on nothing goes wrong any more; links on which something was lost are found broken."""
         self.plane.slow, self.plane.failures = False, 0
         for learner in self.learners:
-            learner.fuse = None
+            learner.fuse, learner.fatal = None, False
             if learner.wire is not None:
                 learner.wire.slow = False
                 if learner.wire.doomed:

@@ -1,6 +1,6 @@
 """A learner in the storms: a trainer whose steps are counted, its agents (the real driver), and the memory that they share.
 
-The agent may die between any two of its effects: `fuse` counts them down. What it had posted to the trainer by then the trainer
+The agent may die between any two of its effects: `fuse` counts them down, `fatal` chooses one. What it had posted the trainer
 may still carry out; what it had not committed is gone with it.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from skerry.core.learner import LearnerCore
@@ -62,6 +62,11 @@ class Slot:
         self.free = True
 
 
+def copied(memory: LearnerMemory) -> LearnerMemory:
+    """As it is now."""
+    return LearnerMemory(memory.learner, memory.generation, memory.shift, memory.origin, memory.base[:], memory.settled[:])
+
+
 class Shared:
     """What the trainer and its agents share: drive.learner.Holdings of slots."""
 
@@ -103,7 +108,7 @@ class Shared:
     def commit(self, memory: LearnerMemory, redos: Mapping[int, Redo]) -> None:
         if memory.generation != self.memory.generation:
             self._learner.begins(memory)
-        self.memory = replace(memory, base=memory.base[:], settled=memory.settled[:])
+        self.memory = copied(memory)
         self._redos = dict(redos)
         self._learner.lived()
 
@@ -114,7 +119,8 @@ class Shared:
         return self._redos.values()
 
     def applied(self, redo: Redo) -> Count | None:
-        return redo.value.applied
+        slot: Slot = redo.value
+        return slot.applied
 
     def introduce(self, learner: int, generation: int, first_step: int) -> None:
         self._learner.lived()
@@ -132,6 +138,7 @@ class Learner:
         self.asleep = 0  # so many of its turns it misses, being frozen
         self.driver: LearnerDriver | None = None  # of its agent, if one lives
         self.fuse: int | None = None
+        self.fatal = False  # it dies when it has ordered the next take-over
         self.wire: Wire | None = None
         self.inbox: Queue = deque()  # from the trainer to the agent
         self.bodies: Queue = deque()  # that wait for their turn
@@ -150,10 +157,9 @@ class Learner:
         assert self.driver is None
         self.inbox.clear()
         self._orders.clear()
-        shared, self.fuse = self.shared, None
+        shared, self.fuse, self.fatal = self.shared, None, False
         shared.in_use.clear()
-        memory = replace(shared.memory, base=shared.memory.base[:], settled=shared.memory.settled[:])
-        core = LearnerCore(self._policy, self._layout, memory, self.count)
+        core = LearnerCore(self._policy, self._layout, copied(shared.memory), self.count)
         self.driver = LearnerDriver(core, shared, self, self)
         self.driver.begin(self._fleet.now, Stepped(count=self.count, progress=self._rate))
         if self.stopped:
@@ -173,7 +179,7 @@ class Learner:
 
     def die(self) -> None:
         """The agent is killed."""
-        self.driver, self.fuse = None, None
+        self.driver, self.fuse, self.fatal = None, None, False
         self._hang_up()
 
     def feed(self, event: LearnerEvent, came: Any = None) -> None:
@@ -260,6 +266,8 @@ class Learner:
 
     def take_over(self, order: TakeOver, ready: tuple[Slot, Value | None]) -> None:
         self._post(order, ready)
+        if self.fatal:
+            raise AgentDied
 
     def go(self, order: Go) -> None:
         self._post(order)

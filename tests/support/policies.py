@@ -24,5 +24,5 @@ def some_policy(random: Random) -> Policy:
         round_timeout=random.choice([1.0, 20.0]),
         sync_timeout=5.0,
         steps=random.choice([0, 0, 6, 25]),
-        tokens=random.choice([60, 400, 2000]),
+        tokens=random.choice([60, 200, 800]),
     )
