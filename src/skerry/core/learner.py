@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from skerry.core.ahead import Ahead
-from skerry.core.fragment import AT_ONCE, INITIAL, UNASKED, Fragment, Input, State, Tally
+from skerry.core.fragment import AT_ONCE, COPYING, DUE, IDLE, INITIAL, UNASKED, Fragment, Tally
 from skerry.core.layout import Layout
 from skerry.core.memory import LearnerMemory
 from skerry.core.messages import (
@@ -213,12 +213,12 @@ class LearnerCore:
         if not self._looks_ahead or not self.joined or self._finishing:
             return
         for p in self._ahead.due(self.count.steps + 1):
-            if self.fragments[p].state is State.IDLE and self._has_room():
-                out += self.fragments[p].copy_out(Input.DUE, UNASKED)
+            if self.fragments[p].state is IDLE and self._has_room():
+                out += self.fragments[p].copy_out(DUE, UNASKED)
 
     def _has_room(self) -> bool:
         """For another copy. Who is asked for more in a step than it has slots says so at once: in a queue all would be late."""
-        return self._tally.of[State.COPYING.number] < self._slots
+        return self._tally.of[COPYING.number] < self._slots
 
     # ------------------------------------------------------------------ hand-over and take-over
 
