@@ -16,6 +16,7 @@ import sys
 from enum import Enum
 
 from skerry.core.ahead import Ahead
+from skerry.core.maker import maker
 from skerry.core.memory import LearnerMemory
 from skerry.core.messages import (
     Abstain,
@@ -41,6 +42,12 @@ INITIAL = -1  # the step of a CopyOut whose copy is the run's first model
 UNASKED = -2  # and of one that no question has asked for yet
 AT_ONCE = sys.maxsize  # the pace of a learner that takes over whatever lies ready
 
+
+make_copy_out = maker(CopyOut)
+make_encode = maker(Encode)
+make_contribution = maker(Contribution)
+make_received = maker(Received)
+make_take_over = maker(TakeOver)
 
 class State(Enum):
     """What is under way."""
@@ -175,7 +182,7 @@ class Fragment:
         self._moved(why)
         out: list[LearnerAction] = [] if self.until is None else self._forget()
         self.question = step
-        self._order = order = CopyOut(fragment=self.index, step=step)
+        self._order = order = make_copy_out(fragment=self.index, step=step)
         out.append(order)
         return out
 
@@ -191,7 +198,7 @@ class Fragment:
         assert isinstance(order, CopyOut) and order.step == event.step, "it was told to copy out for another step"
         if not nothing:
             self.until = until
-            out.append(Encode(fragment=p, until=until))
+            out.append(make_encode(fragment=p, until=until))
         if self.question != UNASKED:
             out.append(self.abstain(self.question) if nothing else self._hand_in())
             self.question = UNASKED if nothing else self.question
@@ -201,8 +208,8 @@ class Fragment:
         self._moved(ASKED)
         p, memory = self.index, self._memory
         assert self.until is not None
-        self.message = Contribution(learner=memory.learner, generation=memory.generation, fragment=p, step=self.question,
-                                    base=memory.base[p], since=memory.settled[p], until=self.until)  # fmt: skip
+        self.message = make_contribution(learner=memory.learner, generation=memory.generation, fragment=p, step=self.question,
+                                         base=memory.base[p], since=memory.settled[p], until=self.until)  # fmt: skip
         return self.message
 
     def abstain(self, step: int) -> Abstain:
@@ -242,7 +249,7 @@ class Fragment:
         if held is not None:
             out.append(Drop(fragment=p, version=held.version))
         self.delivery = event
-        out.append(Received(learner=memory.learner, generation=memory.generation, fragment=p, version=event.version))
+        out.append(make_received(learner=memory.learner, generation=memory.generation, fragment=p, version=event.version))
         return self.settle(out, pace)
 
     def settle(self, out: list[LearnerAction], pace: int) -> list[LearnerAction]:
@@ -270,8 +277,10 @@ class Fragment:
         if self.state is HANDED and not included:
             self._ahead.late(p)
         rule = self.rule(delivery, included)
-        self._order = order = TakeOver(fragment=p, version=delivery.version, rule=rule, included=included, step=delivery.step,
-                                       until=self.until if rule == "rebase" else None)  # fmt: skip
+        self._order = order = make_take_over(
+            fragment=p, version=delivery.version, rule=rule, included=included, step=delivery.step,
+            until=self.until if rule == "rebase" else None,
+        )  # fmt: skip
         self._moved(DELIVERED)
         self.question, self.until, self.message, self.delivery = UNASKED, None, None, None
         out.append(order)

@@ -17,6 +17,7 @@ from typing import Any
 from skerry.core.ahead import Ahead
 from skerry.core.fragment import AT_ONCE, COPYING, DUE, IDLE, INITIAL, UNASKED, Fragment, Tally
 from skerry.core.layout import Layout
+from skerry.core.maker import maker
 from skerry.core.memory import LearnerMemory
 from skerry.core.messages import (
     Applied,
@@ -56,6 +57,9 @@ from skerry.core.messages import (
 )
 from skerry.core.pacing import Pacing
 from skerry.core.policy import Policy
+
+make_report = maker(Report)
+make_taken_over = maker(TakenOver)
 
 
 class LearnerCore:
@@ -180,8 +184,8 @@ class LearnerCore:
 
     def _report(self) -> Report:
         memory, count = self.memory, self.count
-        return Report(learner=memory.learner, generation=memory.generation, clock=count.steps + memory.shift,
-                      count=count.minus(memory.origin))  # fmt: skip
+        return make_report(learner=memory.learner, generation=memory.generation, clock=count.steps + memory.shift,
+                           count=count.minus(memory.origin))  # fmt: skip
 
     # ------------------------------------------------------------------ steps
 
@@ -271,8 +275,10 @@ class LearnerCore:
         order = fragment.applied(event)
         if order is not None:
             clock = self._catch_up(order.step, event.count)
-            out.append(TakenOver(learner=memory.learner, generation=memory.generation, fragment=p, version=order.version,
-                                 clock=clock, settled=memory.settled[p], count=event.count.minus(memory.origin)))  # fmt: skip
+            out.append(make_taken_over(
+                learner=memory.learner, generation=memory.generation, fragment=p, version=order.version,
+                clock=clock, settled=memory.settled[p], count=event.count.minus(memory.origin),
+            ))  # fmt: skip
             if self._pacing is not None and clock > old:
                 self._pacing.jumped(old, clock, self.joined, out)
         fragment.settle(out, AT_ONCE if self._pacing is None else self._pace)
