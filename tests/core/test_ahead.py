@@ -6,18 +6,8 @@ import pytest
 
 from skerry.core.ahead import Ahead
 from skerry.core.fragment import UNASKED, State
-from skerry.core.messages import (
-    Abstain,
-    BudgetReached,
-    Contribution,
-    CopyOut,
-    Drop,
-    Encode,
-    Forget,
-    Received,
-    TakeOver,
-    Welcome,
-)
+from skerry.core.messages import Abstain, BudgetReached, Contribution, Received, Welcome
+from skerry.core.orders import CopyOut, Drop, Encode, Forget, TakeOver
 from support.desk import after, only
 from support.island import Island
 

@@ -15,34 +15,36 @@ from skerry.core.fragment import INITIAL, State
 from skerry.core.learner import LearnerCore
 from skerry.core.memory import LearnerMemory
 from skerry.core.messages import (
-    Applied,
     Ask,
-    Beat,
     BudgetReached,
     Cancel,
     Contribution,
-    CopiedOut,
-    CopyOut,
     Count,
     Delivery,
+    Leave,
+    RequestInitial,
+    RunOver,
+    Verdict,
+    Welcome,
+)
+from skerry.core.orders import (
+    Applied,
+    Beat,
+    CopiedOut,
+    CopyOut,
     Detach,
     Drop,
     Encode,
     Forget,
     Go,
     LearnerAction,
-    Leave,
     Linked,
     LoopLeft,
     Recovered,
-    RequestInitial,
-    RunOver,
     Stepped,
     TakeOver,
     TrainerEnded,
     Unlinked,
-    Verdict,
-    Welcome,
 )
 from skerry.core.policy import ALL, Policy
 from support.layouts import tiny_layout

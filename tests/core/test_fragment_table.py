@@ -13,7 +13,8 @@ import pytest
 
 from skerry.core import fragment as home
 from skerry.core.fragment import OWN, TABLE, UNASKED, Input, State
-from skerry.core.messages import Abstain, Cancel, CopyOut, Outcome, Recovered, TakeOver
+from skerry.core.messages import Abstain, Cancel, Outcome
+from skerry.core.orders import CopyOut, Recovered, TakeOver
 from support.desk import after, only
 from support.island import Island
 

@@ -8,7 +8,8 @@ import pytest
 
 from skerry.core import messages
 from skerry.core.maker import maker
-from skerry.core.messages import BodyName, CopyOut, Count, Encode, Report, TakeOver
+from skerry.core.messages import BodyName, Count, Report
+from skerry.core.orders import CopyOut, Encode, TakeOver
 
 ARGUMENTS: dict[type, dict[str, Any]] = {
     Report: {"learner": 1, "generation": 2, "clock": 3, "count": Count(4, 5, 6)},

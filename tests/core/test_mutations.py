@@ -14,7 +14,8 @@ import pytest
 
 from skerry.core import fragment, learner, ledger, members, rounds, syncer
 from skerry.core.fragment import TABLE, Input, State
-from skerry.core.messages import Contributor, Count, Published, TakeOver, Verdict
+from skerry.core.messages import Contributor, Count, Published, Verdict
+from skerry.core.orders import TakeOver
 from skerry.core.policy import Policy
 from skerry.drive import learner as drive_learner
 from skerry.drive.learner import LearnerDriver

@@ -4,19 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from skerry.core.messages import (
-    Abstain,
-    Ask,
-    BudgetReached,
-    Cancel,
-    Close,
-    Contribution,
-    CopyOut,
-    Go,
-    Restarted,
-    TakeOver,
-    Verdict,
-)
+from skerry.core.messages import Abstain, Ask, BudgetReached, Cancel, Close, Contribution, Restarted, Verdict
+from skerry.core.orders import CopyOut, Go, TakeOver
 from skerry.core.syncer import SyncerCore
 from support.desk import TOKENS, Desk, after, only, who
 from support.island import Island

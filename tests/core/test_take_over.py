@@ -6,20 +6,8 @@ from typing import Any
 
 import pytest
 
-from skerry.core.messages import (
-    Contribution,
-    Count,
-    Drop,
-    Forget,
-    Go,
-    Join,
-    Received,
-    Recovered,
-    Report,
-    TakenOver,
-    TakeOver,
-    Welcome,
-)
+from skerry.core.messages import Contribution, Count, Join, Received, Report, TakenOver, Welcome
+from skerry.core.orders import Drop, Forget, Go, Recovered, TakeOver
 from support.desk import TOKENS, after, only
 from support.island import Island
 

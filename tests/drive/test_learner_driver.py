@@ -13,23 +13,18 @@ from skerry.core.messages import (
     Cancel,
     Contribution,
     Delivery,
-    Go,
     Join,
     Leave,
-    Linked,
     ProvideInitial,
     Refused,
     Report,
     RequestInitial,
     RunOver,
     TakenOver,
-    TakeOver,
-    TrainerEnded,
-    Unlinked,
     Verdict,
-    Warn,
     Welcome,
 )
+from skerry.core.orders import Go, Linked, TakeOver, TrainerEnded, Unlinked, Warn
 from support.desk import after
 from support.life import FRAGMENTS, Life
 

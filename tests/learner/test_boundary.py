@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from skerry.core.messages import CopiedOut, CopyOut, Go, Stepped
+from skerry.core.orders import CopiedOut, CopyOut, Go, Stepped
 from skerry.core.policy import Policy
 from skerry.island.memory import IslandMemory
 from skerry.island.orders import Attached, Channel, Greeted

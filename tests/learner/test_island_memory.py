@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from skerry.core.layout import TensorSpec, build_layout
-from skerry.core.messages import Applied, CopiedOut, CopyOut, Count, Detach, Go, LoopLeft, Stepped, StopLoop, TakeOver
+from skerry.core.messages import Count
+from skerry.core.orders import Applied, CopiedOut, CopyOut, Detach, Go, LoopLeft, Stepped, StopLoop, TakeOver
 from skerry.core.policy import Policy
 from skerry.core.presets import preset
 from skerry.errors import StorageError

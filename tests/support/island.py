@@ -6,23 +6,8 @@ from typing import Any
 
 from skerry.core.learner import LearnerCore
 from skerry.core.memory import LearnerMemory
-from skerry.core.messages import (
-    Applied,
-    Ask,
-    Contribution,
-    CopiedOut,
-    CopyOut,
-    Delivery,
-    Join,
-    Linked,
-    Outcome,
-    Stepped,
-    TakenOver,
-    TakeOver,
-    Unlinked,
-    Verdict,
-    Welcome,
-)
+from skerry.core.messages import Ask, Contribution, Delivery, Join, Outcome, TakenOver, Verdict, Welcome
+from skerry.core.orders import Applied, CopiedOut, CopyOut, Linked, Stepped, TakeOver, Unlinked
 from skerry.core.policy import Policy
 from support.desk import after, only
 from support.layouts import tiny_layout

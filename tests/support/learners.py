@@ -13,21 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from skerry.core.learner import LearnerCore
 from skerry.core.memory import LearnerMemory
-from skerry.core.messages import (
+from skerry.core.messages import Contribution, Count, Delivery, FromLearner, ProvideInitial
+from skerry.core.orders import (
     Applied,
     Beat,
-    Contribution,
     CopiedOut,
     CopyOut,
-    Count,
-    Delivery,
     Detach,
-    FromLearner,
     Go,
     LearnerEvent,
     Linked,
     LoopLeft,
-    ProvideInitial,
     Reject,
     Stepped,
     StopLoop,

@@ -10,19 +10,8 @@ from typing import Any
 
 from skerry.core.learner import LearnerCore
 from skerry.core.memory import LearnerMemory
-from skerry.core.messages import (
-    Applied,
-    Ask,
-    Contribution,
-    CopiedOut,
-    CopyOut,
-    Count,
-    Delivery,
-    Linked,
-    Stepped,
-    TakeOver,
-    Welcome,
-)
+from skerry.core.messages import Ask, Contribution, Count, Delivery, Welcome
+from skerry.core.orders import Applied, CopiedOut, CopyOut, Linked, Stepped, TakeOver
 from skerry.core.policy import Policy
 from skerry.drive.learner import LearnerDriver, Redo
 from support.desk import after

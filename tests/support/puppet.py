@@ -21,17 +21,15 @@ import torch
 from skerry.core.layout import Layout, TensorSpec, build_layout
 from skerry.core.learner import LearnerCore
 from skerry.core.memory import LearnerMemory
-from skerry.core.messages import (
+from skerry.core.messages import Count, Delivery, Refused
+from skerry.core.orders import (
     Applied,
     CopiedOut,
     CopyOut,
-    Count,
-    Delivery,
     Detach,
     Go,
     Linked,
     LoopLeft,
-    Refused,
     Reject,
     Stepped,
     StopLoop,

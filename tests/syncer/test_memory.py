@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from skerry.core.layout import TensorSpec, build_layout
-from skerry.core.messages import Delivery, TakeOver, Welcome
+from skerry.core.messages import Delivery, Welcome
+from skerry.core.orders import TakeOver
 from skerry.core.policy import Policy
 from skerry.fabric.link import Link
 from support.puppet import Puppet, train, until

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from skerry.core.learner import LearnerCore
-from skerry.core.messages import Applied, CopiedOut, CopyOut, TakeOver
+from skerry.core.orders import Applied, CopiedOut, CopyOut, TakeOver
 from skerry.core.presets import preset
 from skerry.simulate.rounds import Learner, Versions
 from skerry.store.figures import final_figures

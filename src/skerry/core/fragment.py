@@ -18,24 +18,8 @@ from enum import Enum
 from skerry.core.ahead import Ahead
 from skerry.core.maker import maker
 from skerry.core.memory import LearnerMemory
-from skerry.core.messages import (
-    Abstain,
-    Applied,
-    Contribution,
-    CopiedOut,
-    CopyOut,
-    Count,
-    Delivery,
-    Drop,
-    Encode,
-    Forget,
-    LearnerAction,
-    Outcome,
-    Received,
-    Recovered,
-    TakeOver,
-    TakeOverRule,
-)
+from skerry.core.messages import Abstain, Contribution, Count, Delivery, Outcome, Received, TakeOverRule
+from skerry.core.orders import Applied, CopiedOut, CopyOut, Drop, Encode, Forget, LearnerAction, Recovered, TakeOver
 from skerry.core.policy import Policy
 
 INITIAL = -1  # the step of a CopyOut whose copy is the run's first model

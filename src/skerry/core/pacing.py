@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from skerry.core.fragment import AT_ONCE, COPYING, DUE, HANDED, IDLE, ORDERED, VOID, Fragment, Tally
-from skerry.core.messages import Go, LearnerAction
+from skerry.core.orders import Go, LearnerAction
 from skerry.core.policy import Policy
 
 

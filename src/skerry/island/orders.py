@@ -1,6 +1,6 @@
 """The order channel between a training process and its agent: a socket pair that keeps message boundaries.
 
-The messages are the core's own (core/messages.py), packed into one fixed struct with the number of the slot they speak
+The messages are the core's own (core/orders.py), packed into one fixed struct with the number of the slot they speak
 of, and three that only start the partnership. Rules:
 
 - Sending never blocks and never fails: what the socket does not take waits in line, and a dead peer takes nothing. Step
@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from typing import Any, TypeAlias
 
-from skerry.core import messages
-from skerry.core.messages import Applied, CopiedOut, CopyOut, Count, Detach, Go, LoopLeft, Stepped, StopLoop, TakeOver
+from skerry.core.messages import Count
+from skerry.core.orders import Applied, CopiedOut, CopyOut, Detach, Go, LoopLeft, Stepped, StopLoop, TakeOver
 from skerry.exchange import RULES
 
 LONGEST = 65536
@@ -55,8 +55,8 @@ class Raise:
     code: str = ""  # RefusedError's
 
 
-Order: TypeAlias = messages.Order | Greeted | Raise
-Reply: TypeAlias = messages.FromTrainer | Attached
+Order: TypeAlias = orders.Order | Greeted | Raise
+Reply: TypeAlias = orders.FromTrainer | Attached
 Message: TypeAlias = Order | Reply
 
 _KINDS: tuple[type, ...] = (Stepped, LoopLeft, Attached, CopiedOut, Applied, CopyOut, TakeOver, Go, StopLoop, Detach)

@@ -23,16 +23,15 @@ import msgspec
 
 from skerry.core.layout import build_layout
 from skerry.core.learner import LearnerCore
-from skerry.core.messages import (
+from skerry.core.messages import Delivery, Refused
+from skerry.core.orders import (
     Beat,
     CopiedOut,
     CopyOut,
-    Delivery,
     Detach,
     Go,
     LearnerEvent,
     Linked,
-    Refused,
     Reject,
     Stepped,
     StopLoop,

@@ -18,7 +18,8 @@ import msgspec
 
 from skerry import errors
 from skerry.core.layout import build_layout
-from skerry.core.messages import Applied, CopiedOut, CopyOut, Count, Detach, Go, LoopLeft, Stepped, StopLoop, TakeOver
+from skerry.core.messages import Count
+from skerry.core.orders import Applied, CopiedOut, CopyOut, Detach, Go, LoopLeft, Stepped, StopLoop, TakeOver
 from skerry.core.policy import Policy
 from skerry.island.memory import IslandMemory, Pulse
 from skerry.island.orders import Attached, Channel, Greeted, Message, Raise

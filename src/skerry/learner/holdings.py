@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 
 from skerry.core.layout import Layout
 from skerry.core.memory import LearnerMemory
-from skerry.core.messages import Count, Delivery, TakeOver
+from skerry.core.messages import Count, Delivery
+from skerry.core.orders import TakeOver
 from skerry.core.policy import Policy
 from skerry.drive.learner import Redo
 from skerry.errors import ProtocolError

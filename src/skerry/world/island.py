@@ -20,24 +20,21 @@ from skerry.codecs import get_codec
 from skerry.core.layout import Layout
 from skerry.core.learner import LearnerCore
 from skerry.core.maker import maker
-from skerry.core.messages import (
+from skerry.core.messages import Contribution, Count, ProvideInitial, ToLearner
+from skerry.core.orders import (
     Applied,
     Beat,
-    Contribution,
     CopiedOut,
     CopyOut,
-    Count,
     Detach,
     Go,
     LearnerEvent,
     Linked,
     LoopLeft,
-    ProvideInitial,
     Reject,
     Stepped,
     StopLoop,
     TakeOver,
-    ToLearner,
     TrainerEnded,
     Warn,
 )

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from skerry.core.memory import LearnerMemory
-from skerry.core.messages import Contribution, Count, FromLearner, ProvideInitial, TakeOver, TakeOverRule
+from skerry.core.messages import Contribution, Count, FromLearner, ProvideInitial, TakeOverRule
+from skerry.core.orders import TakeOver
 from skerry.core.policy import Policy
 from skerry.drive.learner import Redo
 from skerry.world.plane import Body
