@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from typing import Any, TypeAlias
 
+from skerry.core import orders
 from skerry.core.messages import Count
 from skerry.core.orders import Applied, CopiedOut, CopyOut, Detach, Go, LoopLeft, Stepped, StopLoop, TakeOver
 from skerry.exchange import RULES
