@@ -15,8 +15,9 @@ from collections.abc import Callable
 from typing import Any
 
 from skerry.core.ahead import Ahead
-from skerry.core.fragment import AT_ONCE, INITIAL, UNASKED, Fragment, Input, State, Tally
+from skerry.core.fragment import AT_ONCE, COPYING, DUE, IDLE, INITIAL, UNASKED, Fragment, Tally
 from skerry.core.layout import Layout
+from skerry.core.maker import maker
 from skerry.core.memory import LearnerMemory
 from skerry.core.messages import (
     Applied,
@@ -56,6 +57,9 @@ from skerry.core.messages import (
 )
 from skerry.core.pacing import Pacing
 from skerry.core.policy import Policy
+
+make_report = maker(Report)
+make_taken_over = maker(TakenOver)
 
 
 class LearnerCore:
@@ -179,8 +183,8 @@ class LearnerCore:
 
     def _report(self) -> Report:
         memory, count = self.memory, self.count
-        return Report(learner=memory.learner, generation=memory.generation, clock=count.steps + memory.shift,
-                      count=count.minus(memory.origin))  # fmt: skip
+        return make_report(learner=memory.learner, generation=memory.generation, clock=count.steps + memory.shift,
+                           count=count.minus(memory.origin))  # fmt: skip
 
     # ------------------------------------------------------------------ steps
 
@@ -198,7 +202,8 @@ class LearnerCore:
             return out
         if self.begun and not count.steps:  # it stands before its first step: an earlier agent may have died before it said so
             out.append(Go(steps=0))
-        self._copy_ahead(out)
+        if self.count.steps + 1 >= self._ahead.soonest:
+            self._copy_ahead(out)
         return out
 
     def _loop_left(self, event: LoopLeft) -> list[LearnerAction]:
@@ -208,16 +213,15 @@ class LearnerCore:
 
     def _copy_ahead(self, out: list[LearnerAction]) -> None:
         """Order what is to be copied out at the next boundary, though nobody has asked for it yet."""
-        steps = self.count.steps + 1
-        if steps < self._ahead.soonest or not self._looks_ahead or not self.joined or self._finishing:
+        if not self._looks_ahead or not self.joined or self._finishing:
             return
-        for p in self._ahead.due(steps):
-            if self.fragments[p].state is State.IDLE and self._has_room():
-                out += self.fragments[p].copy_out(Input.DUE, UNASKED)
+        for p in self._ahead.due(self.count.steps + 1):
+            if self.fragments[p].state is IDLE and self._has_room():
+                out += self.fragments[p].copy_out(DUE, UNASKED)
 
     def _has_room(self) -> bool:
         """For another copy. Who is asked for more in a step than it has slots says so at once: in a queue all would be late."""
-        return self._tally.of[State.COPYING] < self._slots
+        return self._tally.of[COPYING.number] < self._slots
 
     # ------------------------------------------------------------------ hand-over and take-over
 
@@ -274,12 +278,15 @@ class LearnerCore:
         order = fragment.applied(event)
         if order is not None:
             clock = self._catch_up(order.step, event.count)
-            out.append(TakenOver(learner=memory.learner, generation=memory.generation, fragment=p, version=order.version,
-                                 clock=clock, settled=memory.settled[p], count=event.count.minus(memory.origin)))  # fmt: skip
+            out.append(make_taken_over(
+                learner=memory.learner, generation=memory.generation, fragment=p, version=order.version,
+                clock=clock, settled=memory.settled[p], count=event.count.minus(memory.origin),
+            ))  # fmt: skip
             if self._pacing is not None and clock > old:
                 self._pacing.jumped(old, clock, self.joined, out)
         fragment.settle(out, AT_ONCE if self._pacing is None else self._pace)
-        self._copy_ahead(out)
+        if self.count.steps + 1 >= self._ahead.soonest:
+            self._copy_ahead(out)
         return out if self.begun else self._begin(out)
 
     def _recovered(self, event: Recovered) -> list[LearnerAction]:

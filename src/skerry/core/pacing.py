@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from skerry.core.fragment import AT_ONCE, Fragment, Input, State, Tally
+from skerry.core.fragment import AT_ONCE, COPYING, DUE, HANDED, IDLE, ORDERED, VOID, Fragment, Tally
 from skerry.core.messages import Go, LearnerAction
 from skerry.core.policy import Policy
 
@@ -38,10 +38,10 @@ class Pacing:
         self.boundary = steps
         self.take_over(clock, out)
         for fragment in self._scheduled(clock) if joined else ():
-            if fragment.state is not State.IDLE or fragment.taken_step >= clock:
+            if fragment.state is not IDLE or fragment.taken_step >= clock:
                 out.append(fragment.abstain(clock))
             else:
-                out += fragment.copy_out(Input.DUE, clock)
+                out += fragment.copy_out(DUE, clock)
 
     def jumped(self, old: int, clock: int, joined: bool, out: list[LearnerAction]) -> None:
         """The clock has: nobody shall wait for the steps between, nor what was to wait for them."""
@@ -72,7 +72,7 @@ class Pacing:
 
     def _held(self, clock: int) -> bool:
         counts = self._tally.of
-        if counts[State.COPYING] or counts[State.ORDERED] or counts[State.VOID]:
+        if counts[COPYING.number] or counts[ORDERED.number] or counts[VOID.number]:
             return True
         due = clock - self._overlap
-        return counts[State.HANDED] > 0 and any(f.state is State.HANDED and f.question <= due for f in self._fragments)
+        return counts[HANDED.number] > 0 and any(f.state is HANDED and f.question <= due for f in self._fragments)

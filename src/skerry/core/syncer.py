@@ -104,8 +104,7 @@ class SyncerCore:
         self.now = now
         if self.phase is not ENDED or type(event) is Restarted:
             self._handlers[type(event)](now, event)
-            rounds = self.rounds
-            if self.phase is not RUNNING or self._by_tokens or self.members.may_advance or (rounds.due and rounds.may_open):
+            if self.phase is not RUNNING or self._by_tokens or self.members.may_advance or self.rounds.due:
                 self._settle(now)
         elif type(event) is Join:
             self._out.append(Refused(code="over", reason="the run is over"))
@@ -153,7 +152,7 @@ class SyncerCore:
             self.phase = FINAL
             rounds.open_final(now)
         if self.phase is FINAL and not rounds.under_way:
-            self.phase = ENDED
+            self.phase, self.timers.unsure = ENDED, True
             for member in members:
                 self.ledger.retire(member.account)
             self._out.append(RunOver())
@@ -210,8 +209,7 @@ class SyncerCore:
                 self.rounds.review(now, self.rounds.open[alarm.key])
                 continue
             member = self.members.by_id[alarm.key]
-            silent_at = member.heard + self._silence
-            if now >= silent_at:
+            if now >= (silent_at := member.heard + self._silence):
                 self._die(now, member, SILENT)
             else:
                 self.timers.at(silent_at, Subject.MEMBER, member.id, member.live_seq)
@@ -372,9 +370,11 @@ class SyncerCore:
 
     def _contribution(self, now: float, event: Contribution) -> None:
         member = self._sender(now, event.learner, event.generation)
-        if member is not None and self.versions:
-            self._moved(now, member, event.fragment, event.base, event.since)
-            self.ledger.counted(member.account, event.until)
+        if member is not None and self.rounds.versions:
+            account = member.account
+            if event.base != account.base[event.fragment] or event.fragment in account.refused:  # seldom news
+                self._moved(now, member, event.fragment, event.base, event.since)
+            self.ledger.counted(account, event.until)
             self.rounds.contribution(now, member, event, self.phase is ENDING)
 
     def _received(self, now: float, event: Received) -> None:

@@ -172,8 +172,7 @@ class SyncerDriver:
                     self._handle(*self._inbox.popleft())
             finally:
                 self._working = False
-            due = self.core.deadline()
-            if due != self._due:
+            if self.core.timers.unsure and (due := self.core.deadline()) != self._due:
                 self._due = due
                 self._timer(due)
             if self._settled is not None:

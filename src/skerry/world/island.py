@@ -19,6 +19,7 @@ from typing import Any
 from skerry.codecs import get_codec
 from skerry.core.layout import Layout
 from skerry.core.learner import LearnerCore
+from skerry.core.maker import maker
 from skerry.core.messages import (
     Applied,
     Beat,
@@ -47,6 +48,11 @@ from skerry.world.links import Link
 from skerry.world.plane import Body
 from skerry.world.queue import Queue
 from skerry.world.shared import Shared, Trainer, Uplink
+
+make_stepped = maker(Stepped)
+make_copied_out = maker(CopiedOut)
+make_applied = maker(Applied)
+make_count = maker(Count)
 
 AGENT_RESTART_S = 1.0
 
@@ -240,12 +246,12 @@ class Island:
             return
         steps, tokens, busy = self._count
         tokens += self._trainer.step(self._shared.earlier + steps, self._rate, steps)
-        self._count = Count(steps + 1, tokens, busy + round(seconds * 1e6))
+        self._count = make_count(steps + 1, tokens, busy + round(seconds * 1e6))
         self.state = _BOUNDARY
         if self._later:
             self._take_up_later()
         ready = len(self._orders)  # what the agent orders from now on is for the next boundary
-        self._feed(Stepped(count=self._count, progress=self._rate))
+        self._feed(make_stepped(count=self._count, progress=self._rate))
         for _ in range(ready):
             self._carry_out(*self._orders.pop(0))
         self._proceed()
@@ -274,11 +280,11 @@ class Island:
     def _carry_out(self, order: CopyOut | TakeOver, ready: Any) -> None:
         p = order.fragment
         if isinstance(order, CopyOut):
-            self._feed(CopiedOut(fragment=p, step=order.step, count=self._count), self._trainer.copy_out(p))
+            self._feed(make_copied_out(fragment=p, step=order.step, count=self._count), self._trainer.copy_out(p))
         else:
             self._trainer.take_over(p, order.rule, *ready)
             self._shared.marks[p] = self._count
-            self._feed(Applied(fragment=p, version=order.version, count=self._count))
+            self._feed(make_applied(fragment=p, version=order.version, count=self._count))
 
     # ------------------------------------------------------------------ drive.learner.Trainer
 

@@ -39,7 +39,8 @@ class Shared:
         self.memory = LearnerMemory.empty(policy.fragments, learner)
         self.progress = 0.0
         self.earlier = 0  # steps of the learner's earlier lives
-        self.marks: dict[int, Count] = {}  # by fragment: when the trainer carried out the order that was prepared last
+        # By fragment: when the trainer carried out the order that was prepared last
+        self.marks: list[Count | None] = [None] * policy.fragments
         self._keeps_copies = policy.on_included == "rebase"
         self._redos: Mapping[int, Redo] = {}
 
@@ -56,7 +57,7 @@ class Shared:
 
     def prepare(self, order: TakeOver, value: Body, kept: Body) -> tuple[Body, Body]:
         """The tensors do the arithmetic when the order is carried out."""
-        self.marks.pop(order.fragment, None)
+        self.marks[order.fragment] = None
         return value, kept
 
     def follow(self, fragment: int, value: Body) -> None:
@@ -80,7 +81,7 @@ class Shared:
 
     def applied(self, redo: Redo) -> Count | None:
         """The trainer's mark."""
-        return self.marks.get(redo.order.fragment)
+        return self.marks[redo.order.fragment]
 
     def introduce(self, learner: int, generation: int, first_step: int) -> None:
         """Where its batches begin."""

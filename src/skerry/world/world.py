@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, repeat
 
 import numpy as np
 
@@ -81,13 +82,13 @@ class World:
 
     def step_times(self, learner: int) -> Iterator[float]:
         """Seconds of that learner's steps, one after the other: the mean, times a gamma variate."""
-        mean = self.mean_step(learner)
-        if not self.jitter:
-            while True:
-                yield mean
-        draws, shape = self._generator(_JITTER, learner), self.jitter**-2
+        return chain.from_iterable(self._step_times(learner)) if self.jitter else repeat(self.mean_step(learner))
+
+    def _step_times(self, learner: int) -> Iterator[list[float]]:
+        """In portions: the next one of a portion is had without going through Python."""
+        mean, draws, shape = self.mean_step(learner), self._generator(_JITTER, learner), self.jitter**-2
         while True:
-            yield from (mean * draws.gamma(shape, 1 / shape, size=256)).tolist()  # plain floats, for what is written down
+            yield (mean * draws.gamma(shape, 1 / shape, size=256)).tolist()  # plain floats, for what is written down
 
     def random_faults(self, learner: int) -> Iterator[Fault]:
         """The random kills of that learner, in order, without end; none if fault_rate is 0."""
