@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from skerry.core.policy import ALL, Policy
-from support.storm import calm, storm
+from support.storm import calm, gusts, storm
 
 
 @st.composite
@@ -48,3 +48,9 @@ def test_any_events_in_any_order_keep_the_invariants(policy: Policy, more: int, 
 @given(policy=policies(), more=st.integers(0, 2), blows=st.integers(0, 100), seed=st.integers(0, 2**32))
 def test_in_a_calm_nothing_is_lost_but_by_overlap(policy: Policy, more: int, blows: int, seed: int) -> None:
     calm(policy.replace(on_excluded="carry"), max(policy.quorum, policy.wait_for) + more, blows, seed)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(policy=policies(), more=st.integers(0, 2), blows=st.integers(0, 100), seed=st.integers(0, 2**32))
+def test_links_that_break_as_the_run_ends_cost_nothing(policy: Policy, more: int, blows: int, seed: int) -> None:
+    gusts(policy.replace(on_excluded="carry"), max(policy.quorum, policy.wait_for) + more, blows, seed)
