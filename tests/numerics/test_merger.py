@@ -61,6 +61,11 @@ def test_bodies_are_used_again():
 
 def test_a_first_value_is_screened():
     merger = made()
-    assert merger.provide(0)[0] == ""
-    merger.values(0)[-1] = np.inf
-    assert "non-finite" in merger.provide(0)[0]
+    before, value = merger.values(0).copy(), np.arange(merger.values(0).size, dtype=np.float32)
+    flaw, body = merger.provide(0, value.data.cast("B"))
+    assert flaw == "" and np.array_equal(body.view(np.float32), value), "its encoding is what will be sent"
+    assert np.array_equal(merger.values(0), before), "it is not the run's yet"
+    merger.adopt(0, value.data.cast("B"))
+    assert np.array_equal(merger.values(0), value)
+    value[-1] = np.inf
+    assert "non-finite" in merger.provide(0, value.data.cast("B"))[0]

@@ -119,7 +119,7 @@ class SyncerCore:
         return None if self.phase is ENDED else self.timers.next()
 
     def contributors(self) -> Iterator[tuple[int, Contributor]]:
-        """Of whose work there is how much in the present versions, by fragment: what all Distribute have said until now."""
+        """Of whose present generation there is how much work in the present versions, by fragment, as the Distributes told."""
         for member in self.members:
             for fragment, (_, tokens) in enumerate(member.account.merged):
                 if tokens:

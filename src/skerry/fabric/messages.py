@@ -51,14 +51,14 @@ class Challenge:
 class Proof:
     """The client knows the token's secret."""
 
-    mac: bytes  # 32 bytes; handshake.proof(..., "client", ...)
+    mac: bytes  # 32 bytes; Token.proof( "client", ...)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Greeting:
     """The server knows the secret, too; the connection is open. A refused client gets the core's Refused instead."""
 
-    mac: bytes  # 32 bytes; handshake.proof(..., "server", ...)
+    mac: bytes  # 32 bytes; Token.proof( "server", ...)
     run: str
     session: str = ""  # role "learner": what its bulk connection names
     policy: str = ""  # the run's policy as JSON text

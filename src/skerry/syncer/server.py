@@ -2,7 +2,7 @@
 
     start    the run's directory (keeper.py), the snapshot if it is resumed, the listener, one line that joins a learner
     layout   the first learner's, or the snapshot's; Joins wait for it. From then on there is a Run (run.py)
-    end      the core says End, or a signal: snapshot, export, figures, and every link is closed
+    end      the core says RunOver, or a signal: snapshot, export, figures, and every link is closed
 
 Exit codes: 0 the run is over (or SIGTERM: it was saved), 130 Ctrl-C (it was saved), else that of the SkerryError raised.
 """
@@ -168,7 +168,7 @@ class Server:
     # ------------------------------------------------------------------ the end
 
     def over(self) -> None:
-        """The core said End."""
+        """The core said RunOver."""
         self._stop.set()
 
     def _ticked(self, task: asyncio.Task[None]) -> None:
