@@ -19,23 +19,21 @@ _NEVER = sys.maxsize
 class Ahead:
     """When which fragments were asked for, in own steps, and for which of them the learner came too late."""
 
-    __slots__ = ("_asked", "_expected", "_late", "soonest")
+    __slots__ = ("_asked", "_distance", "_late", "soonest")
 
     def __init__(self, fragments: int) -> None:
         self.soonest = _NEVER  # nothing is due before
         self._asked = [_NEVER] * fragments  # own steps at the last question
-        self._expected = [_NEVER] * fragments  # and at the next one
+        self._distance = [0] * fragments  # and since the one before it; 0: that cannot be said
         self._late: set[int] = set()
 
     def asked(self, fragment: int, steps: int) -> None:
         """A question, after so many own steps."""
-        last, expected = self._asked[fragment], _NEVER
-        self._asked[fragment] = steps
-        if steps > last:
-            expected = 2 * steps - last
-            if fragment in self._late:
-                self.soonest = min(self.soonest, expected)
-        self._expected[fragment] = expected
+        last = self._asked[fragment]
+        distance = steps - last if steps > last else 0
+        self._asked[fragment], self._distance[fragment] = steps, distance
+        if distance and fragment in self._late:
+            self.soonest = min(self.soonest, steps + distance)
 
     def late(self, fragment: int) -> None:
         """The hand-over came too late for its round."""
@@ -47,6 +45,6 @@ class Ahead:
         whose question is expected first, first."""
         if steps < self.soonest:
             return []
-        waiting = sorted([(self._expected[p], p) for p in self._late])
+        waiting = sorted([(self._asked[p] + self._distance[p], p) for p in self._late if self._distance[p]])
         self.soonest = waiting[0][0] if waiting else _NEVER
         return [fragment for at, fragment in waiting if at <= steps]

@@ -288,7 +288,7 @@ class Fragment:
 
     def applied(self, event: Applied) -> TakeOver | None:
         """The trainer has taken a value over: by this order; None: that means nothing any more. `settle` is to follow."""
-        void, order = self.state is VOID, self._order
+        void, order, self._order = self.state is VOID, self._order, None
         self._moved(APPLIED)
         if void:
             return None

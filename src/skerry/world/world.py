@@ -6,6 +6,7 @@ not depend on the order of events, so a change of policy meets the same world.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -84,11 +85,12 @@ class World:
         """Seconds of that learner's steps, one after the other: the mean, times a gamma variate."""
         return chain.from_iterable(self._step_times(learner)) if self.jitter else repeat(self.mean_step(learner))
 
-    def _step_times(self, learner: int) -> Iterator[list[float]]:
-        """In portions: the next one of a portion is had without going through Python."""
+    def _step_times(self, learner: int) -> Iterator[array[float]]:
+        """In portions: the next one of a portion is had without going through Python. They become plain floats then, for what
+        is written down."""
         mean, draws, shape = self.mean_step(learner), self._generator(_JITTER, learner), self.jitter**-2
         while True:
-            yield (mean * draws.gamma(shape, 1 / shape, size=256)).tolist()  # plain floats, for what is written down
+            yield array("d", (mean * draws.gamma(shape, 1 / shape, size=256)).tobytes())
 
     def random_faults(self, learner: int) -> Iterator[Fault]:
         """The random kills of that learner, in order, without end; none if fault_rate is 0."""
