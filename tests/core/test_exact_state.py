@@ -17,7 +17,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import pytest
 
 from skerry.core.grace import Average
-from skerry.core.ledger import Merged, Move, Tally
+from skerry.core.ledger import Move, Tally
 from skerry.core.members import Member
 from skerry.core.messages import Count, Restarted, SyncerAction, SyncerEvent
 from skerry.core.plain import plain
@@ -66,7 +66,7 @@ def parts(core: SyncerCore) -> dict[str, object]:
 def blanks(core: SyncerCore) -> dict[str, object]:
     """One of every class whose fields are state, as it is when it is made."""
     account = core.ledger.open(0, 0)
-    made = [account, Member(0, account, 0.0, 0.0), Tally(), Merged(), Move(0, Count()), Count(), Average(), Part(0, Count()),
+    made = [account, Member(0, account, 0.0, 0.0), Tally(), Move(0, Count()), Count(), Average(), Part(0, Count()),
             Round(0, 0, 0.0, 0, 0.0, 0.0, False), Receipts(0, 0.0, 0), Alarm(0.0, 0, Subject.MEMBER, 0, 0)]  # fmt: skip
     return {type(one).__name__: one for one in (*parts(core).values(), *made)}
 

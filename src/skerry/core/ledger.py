@@ -43,13 +43,6 @@ class Tally:
             self.busy_lost[cause] += other.busy_lost[cause]
 
 
-class Merged(NamedTuple):
-    """The last merge of a fragment that a generation's work was in: the version, and up to which of its tokens."""
-
-    version: int = 0
-    tokens: int = 0
-
-
 class Move(NamedTuple):
     """A take-over that was told."""
 
@@ -65,7 +58,7 @@ class Account:
     generation: int
     settled: list[Count]
     base: list[int]
-    merged: list[Merged]
+    merged: list[tuple[int, int]]  # the last merges: version, tokens up to which (plain: the collector need not look at them)
     count: Count = ZERO
     refused: set[int] = field(default_factory=set)  # fragments whose last contribution was refused
     promised: set[int] = field(default_factory=set)  # fragments with a contribution in a round that is not over
@@ -89,7 +82,7 @@ class Ledger:
         """A new generation's account."""
         self.tallies.setdefault(learner, Tally())
         n = len(self.sizes)
-        return Account(learner, generation, [ZERO] * n, [-1] * n, [Merged()] * n)
+        return Account(learner, generation, [ZERO] * n, [-1] * n, [(0, 0)] * n)
 
     def counted(self, account: Account, count: Count) -> None:
         """The learner's counters have come to `count`; what is older than known changes nothing."""
@@ -116,7 +109,7 @@ class Ledger:
         tally.merged += (until.tokens - since.tokens) * size
         tally.busy_merged += (until.busy_us - since.busy_us) * size
         account.settled[fragment] = until
-        account.merged[fragment] = Merged(version, until.tokens)
+        account.merged[fragment] = (version, until.tokens)
         account.refused.discard(fragment)
         self.release(account, fragment)
 
@@ -148,7 +141,7 @@ class Ledger:
             account.moves[fragment] = Move(version, settled)
             return
         account.base[fragment] = version
-        included = base < account.merged[fragment].version <= version
+        included = base < account.merged[fragment][0] <= version
         cause: LostCause = "overlap" if included else "refused" if fragment in account.refused else "excluded"
         account.refused.discard(fragment)
         self.counted(account, settled)

@@ -233,7 +233,7 @@ class Rounds:
                 self.review(now, round_)
         elif not self._in_closing(member, event):
             self._pass(member, event.fragment, event.step)
-            was_merged = member.account.merged[event.fragment].tokens >= event.until.tokens > 0
+            was_merged = member.account.merged[event.fragment][1] >= event.until.tokens > 0
             self._say(member, event, "merged" if was_merged else "late")
 
     def _in_closing(self, member: Member, event: Contribution) -> bool:
