@@ -354,7 +354,8 @@ class Learner:
         """What the order says of the generation's work since its base, held against the value."""
         assert self.driver is not None
         first = self.driver.core.memory.origin.steps
-        own = {unit for unit in self._theta[order.fragment] - self.shared.base[order.fragment] if unit.step > first}
+        since = self._theta[order.fragment] - self.shared.base[order.fragment]  # others' too, if a take-over was void
+        own = {unit for unit in since if unit.trainer == self.trainer and unit.step > first}
         inside = own & value
         assert order.included == bool(inside), "the order does not tell whether the learner's work is in the value"
         if inside:
