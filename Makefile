@@ -9,7 +9,7 @@ BENCHES := core merge fabric overhead faults lab rounds reality goodput simulate
 
 help:
 	@echo "make demo        train a small model on four learners under faults; figures and a picture"
-	@echo "make test        lint, types, import floors, docs build, all tests (under 8 minutes on two cores)"
+	@echo "make test        lint, types, import floors, docs build, all tests (under 5 minutes on two cores)"
 	@echo "make lint        the static checks alone"
 	@echo "make bench       every measurement of the README but bench-quality (hours); make bench-NAME one of: $(BENCHES)"
 	@echo "make figures     redraw the pictures of docs/ (seconds)"
@@ -32,7 +32,7 @@ lint: $(STAMP)
 	$(BIN)/mkdocs build --quiet --strict --site-dir build/site
 
 test: lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal
 
 $(addprefix bench-,$(BENCHES)): bench-%: $(STAMP)
 	$(BIN)/python -m benchmarks.$*
