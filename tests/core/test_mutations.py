@@ -219,11 +219,11 @@ def eager(distribute: Any) -> Any:
 def another_body(merge: Any) -> Any:
     """Of another learner that has one there."""
 
-    def merged(self: Any, action: Any, line: Any) -> None:
+    def merged(self: Any, action: Any) -> None:
         others = [name for name in self._plane.bodies if name.fragment == action.fragment and name.learner != action.learner]
         for name in others[:1]:
             action = replace(action, learner=name.learner, generation=name.generation, step=name.step)
-        merge(self, action, line)
+        merge(self, action)
 
     return merged
 

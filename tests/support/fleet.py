@@ -95,7 +95,11 @@ class Fleet:
 
     # ------------------------------------------------------------------ drive.syncer.Log, and its timer
 
-    def heard(self, now: float, event: SyncerEvent) -> None:
+    @property
+    def committed(self) -> int:
+        return self.events
+
+    def heard(self, now: float, event: SyncerEvent) -> int:
         if self._unchecked:
             self.check()
         if self.events == self._cut:
@@ -107,6 +111,7 @@ class Fleet:
             self._peers()[event.learner].die()
         if self._twin is not None:
             self._twin.heard(now, event)
+        return self.events
 
     def decided(self, now: float, action: SyncerAction) -> None:
         if self._twin is not None:

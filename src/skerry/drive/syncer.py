@@ -3,11 +3,17 @@
     lines --messages--> hear -> SyncerCore -> carry out --> lines: messages, values
                                                       '---> the plane: what is done to bodies
 
-Rules: one event after the other, each carried out before the next is heard; what follows while one is carried out waits its
-turn. Of a fragment at most one delivery waits for a line, a line is sent one value after the other, and what is sent is the
-newest version at that time. What a Delivery says of its receiver's work is a fold of the Distribute actions, kept here and
-nowhere else. A message under another name than its line's is from a past that is closed, and dropped. Outside stay: sockets,
-processes, threads, faults, and the time, which is asked for.
+Rules:
+- One event after the other; what follows while one is carried out waits its turn.
+- Output commit: what leaves (messages, values, versions) waits in the outbox, in order, until the log has committed the event
+  that it follows from. Bodies are added, and versions computed, ahead of that.
+- Of a fragment at most one delivery waits for a line, a line is sent one value after the other, and what is sent is the newest
+  version at that time. What a Delivery says of its receiver's work is a fold of the Distribute actions, kept here and nowhere
+  else.
+- A message under another name than its line's is from a past that is closed, and dropped.
+- While the log cannot be written the core stands still (`pause`): what happens waits, and of a learner's reports the last.
+
+Outside stay: sockets, processes, threads, faults, and the time, which is asked for.
 """
 
 from __future__ import annotations
@@ -15,6 +21,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 from skerry.core.messages import (
@@ -35,6 +42,7 @@ from skerry.core.messages import (
     ProvideInitial,
     Published,
     Refused,
+    Report,
     RequestInitial,
     RunOver,
     SyncerAction,
@@ -45,6 +53,7 @@ from skerry.core.messages import (
     Welcome,
 )
 from skerry.core.syncer import SyncerCore
+from skerry.drive.outbox import Outbox
 
 
 class Line:
@@ -96,7 +105,11 @@ class Plane(Protocol):
         """The body of that name is not needed."""
 
     def close(self, close: Close, then: Callable[[str], None]) -> None:
-        """Make the version; `then` hears "" when its value lies in the store, or why there is none."""
+        """Make the version's value, beside the one before it; `then` hears "" when it is there, or why there is none."""
+
+    def keep(self, close: Close, position: int, then: Callable[[], None]) -> None:
+        """The version is the fragment's from now on, whatever dies; `then` hears when that is so. `position`: in the log, of
+        the event on which the round was closed; that is committed."""
 
     def publish(self, fragment: int, version: int, step: int) -> None:
         """The value that was made last is what is sent from now on."""
@@ -106,13 +119,17 @@ class Plane(Protocol):
 
 
 class Log(Protocol):
-    """Who hears of everything, in order: the tape, the journal."""
+    """Who hears of everything, in order, and makes it last. When `committed` has grown, `SyncerDriver.committed` is called."""
 
-    def heard(self, now: float, event: SyncerEvent) -> None:
-        """The core is about to hear this."""
+    @property
+    def committed(self) -> int:
+        """Up to which position nothing will be forgotten."""
+
+    def heard(self, now: float, event: SyncerEvent) -> int:
+        """The core is about to hear this: its position, a number higher than any before it."""
 
     def decided(self, now: float, action: SyncerAction) -> None:
-        """This is about to be carried out."""
+        """The core decided this, on the event heard last."""
 
 
 class Newest:
@@ -143,16 +160,19 @@ class SyncerDriver:
         self._plane = plane
         self._clock, self._timer, self._log, self._settled, self._failed = clock, timer, log, settled, failed
         self._inbox: deque[tuple[SyncerEvent, Line | None]] = deque()
-        self._working = self._stopped = False
+        self._outbox = Outbox(log)
+        self._position = 0  # of the event in hand
+        self._working = self._stopped = self._paused = False
         self._due: float | None = None
         versions = core.versions or [0] * core.policy.fragments
         self._newest = [Newest(version, step) for version, step in zip(versions, core.rounds.steps, strict=True)]
         for fragment, contributor in core.contributors():
             self._newest[fragment].included[contributor.learner] = contributor
-        self._do: dict[type, Callable[[Any, Line | None], None]] = {
+        self._inward: dict[type, Callable[[Any], None]] = {Merge: self._merge, Close: self._close}
+        self._outward: dict[type, Callable[[Any, Line | None], None]] = {
             Welcome: self._welcome, Refused: self._refuse, RequestInitial: self._tell, Verdict: self._tell,
-            Ask: self._tell, BudgetReached: self._tell, Cancel: self._cancel, RunOver: self._tell_all, Merge: self._merge,
-            Close: self._close, Distribute: self._distribute, Deliver: self._deliver,
+            Ask: self._tell, BudgetReached: self._tell, Cancel: self._cancel, RunOver: self._tell_all,
+            Distribute: self._distribute, Deliver: self._deliver,
         }  # fmt: skip
 
     # ------------------------------------------------------------------ what happens
@@ -161,30 +181,63 @@ class SyncerDriver:
         """Tell the core, and carry out what it decides. `line`: who asks to join."""
         if self._stopped:
             return
-        if self._working:
+        if self._working or self._paused:
+            if self._paused and type(event) is Report:  # its counters are cumulative
+                self._forget_report(event)
             self._inbox.append((event, line))
             return
+        self._guarded(partial(self._work, event, line))
+
+    def _guarded(self, do: Callable[[], None]) -> None:
         try:
-            self._working = True
-            try:
-                self._handle(event, line)
-                while self._inbox:
-                    self._handle(*self._inbox.popleft())
-            finally:
-                self._working = False
-            if self.core.timers.unsure and (due := self.core.deadline()) != self._due:
-                self._due = due
-                self._timer(due)
-            if self._settled is not None:
-                self._settled()
+            do()
         except Exception as error:
             if self._failed is None:
                 raise
             self._failed(error)
 
+    def _work(self, event: SyncerEvent, line: Line | None) -> None:
+        self._working = True
+        try:
+            self._handle(event, line)
+            while self._inbox:
+                self._handle(*self._inbox.popleft())
+        finally:
+            self._working = False
+        if self.core.timers.unsure and (due := self.core.deadline()) != self._due:
+            self._due = due
+            self._timer(due)
+        if self._settled is not None:
+            self._settled()
+
+    def _forget_report(self, newer: Report) -> None:
+        for at, (event, _) in enumerate(self._inbox):
+            if type(event) is Report and event.learner == newer.learner:
+                del self._inbox[at]
+                return
+
+    def committed(self) -> None:
+        """The log has committed more: what waited for that leaves."""
+        self._guarded(self._outbox.release)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits for the log."""
+        return not self._outbox and not self._paused
+
+    def pause(self) -> None:
+        """Let the core stand still: nothing more can be taken down. Its time must stand still with it."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Go on, with what happened meanwhile. A tick that fell into the pause comes now."""
+        self._paused = False
+        self.feed(Tick())
+
     def stop(self) -> None:
-        """Hear nothing more."""
+        """Hear nothing more, and let nothing more leave."""
         self._stopped = True
+        self._outbox.clear()
 
     def join(self, line: Line, message: Join) -> None:
         """A peer wants a place in the run."""
@@ -259,12 +312,19 @@ class SyncerDriver:
             return  # it is gone already, and its end would never be told
         now, log = self._clock(), self._log
         if log is not None:
-            log.heard(now, event)
+            self._position = log.heard(now, event)
         actions = self.core.handle(now, event)
+        inward, outward = self._inward, self._outward
         for action in actions:
+            kind = type(action)
             if log is not None:
                 log.decided(now, action)
-            self._do[type(action)](action, line)
+            if kind in inward:
+                inward[kind](action)
+            elif log is None:
+                outward[kind](action, line)
+            else:
+                self._outbox.put(self._position, partial(outward[kind], action, line))
         if type(event) is Contribution and Merge not in map(type, actions):
             self._plane.drop(event.name)
 
@@ -273,10 +333,13 @@ class SyncerDriver:
     def _welcome(self, action: Welcome, line: Line | None) -> None:
         """The line is that learner's from now on; an older one of it is of no use any more."""
         assert line is not None
-        before = self.lines.get(action.learner)
-        self.lines[action.learner] = line
-        line.learner, line.generation = action.learner, action.generation
-        line.tell(action)
+        before = self.lines.pop(action.learner, None)
+        if line.closed:  # while the log was written; nobody would ever tell
+            self.feed(Gone(learner=action.learner, generation=action.generation))
+        else:
+            self.lines[action.learner] = line
+            line.learner, line.generation = action.learner, action.generation
+            line.tell(action)
         if before is not None:
             before.waiting.clear()
             before.close("a newer link of this learner took its place")
@@ -297,15 +360,20 @@ class SyncerDriver:
 
     # ------------------------------------------------------------------ bodies and values
 
-    def _merge(self, action: Merge, _: Line | None) -> None:
+    def _merge(self, action: Merge) -> None:
         self._plane.add(action)
 
-    def _close(self, action: Close, _: Line | None) -> None:
+    def _close(self, action: Close) -> None:
+        position = self._position
+
         def made(failure: str) -> None:
             if failure:
                 self.feed(Failed(fragment=action.fragment, step=action.step, why=failure))
             else:
-                self.feed(Published(fragment=action.fragment, version=action.version))
+                self._outbox.put(position, partial(self._plane.keep, action, position, kept))
+
+        def kept() -> None:
+            self.feed(Published(fragment=action.fragment, version=action.version))
 
         self._plane.close(action, made)
 

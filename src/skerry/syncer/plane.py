@@ -144,6 +144,9 @@ class ThreadPlane:
         except FloatingPointError as error:
             return str(error)
 
+    def keep(self, close: Close, position: int, then: Callable[[], None]) -> None:
+        then()
+
     def publish(self, fragment: int, version: int, step: int) -> None:
         self.shelf.put(Edition(fragment, version, step, self._made.pop(fragment)))
 

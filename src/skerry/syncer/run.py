@@ -68,6 +68,7 @@ class Run:
         self.plane = ThreadPlane(around.policy, layout, around.worker, around.buffers, *values)
         self.samples = Samples(around.journal)
         self.refused = 0  # contributions, for their values
+        self._events = 0
         self.ended_at: float | None = None
         self._around = around
         self._origin = origin
@@ -90,11 +91,18 @@ class Run:
 
     # ------------------------------------------------------------------ what the driver tells
 
-    def heard(self, now: float, event: SyncerEvent) -> None:
+    @property
+    def committed(self) -> int:
+        """See drive.syncer.Log."""
+        return self._events
+
+    def heard(self, now: float, event: SyncerEvent) -> int:
         """See drive.syncer.Log."""
         self.tape.event(now, event)
         if isinstance(event, Failed):
             self._around.journal.trouble(f"the round of fragment {event.fragment} at step {event.step} failed: {event.why}")
+        self._events += 1
+        return self._events
 
     def decided(self, now: float, action: SyncerAction) -> None:
         """See drive.syncer.Log."""
