@@ -158,6 +158,9 @@ class CountingPlane:
 
         self._submit(make)
 
+    def keep(self, close: Close, position: int, then: Callable[[], None]) -> None:
+        then()
+
     def publish(self, fragment: int, version: int, step: int) -> None:
         close, parts = self._made.pop(fragment)
         assert (close.version, close.step) == (version, step), "another version than the one that was made"

@@ -96,7 +96,10 @@ class Plane(Protocol):
         """The body of that name is not needed."""
 
     def close(self, close: Close, then: Callable[[str], None]) -> None:
-        """Make the version; `then` hears "" when its value lies in the store, or why there is none."""
+        """Compute the version; `then` hears "" when its value is there, or why there is none. It does not exist yet."""
+
+    def keep(self, close: Close, position: int, then: Callable[[], None]) -> None:
+        """The version that was computed is to exist, by a close at that position of the log: put it into the store, then `then`."""
 
     def publish(self, fragment: int, version: int, step: int) -> None:
         """The value that was made last is what is sent from now on."""
@@ -305,7 +308,8 @@ class SyncerDriver:
             if failure:
                 self.feed(Failed(fragment=action.fragment, step=action.step, why=failure))
             else:
-                self.feed(Published(fragment=action.fragment, version=action.version))
+                published = Published(fragment=action.fragment, version=action.version)
+                self._plane.keep(action, 0, lambda: self.feed(published))
 
         self._plane.close(action, made)
 

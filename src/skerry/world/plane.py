@@ -88,6 +88,9 @@ class VirtualPlane:
         else:
             then(failure)
 
+    def keep(self, close: Close, position: int, then: Callable[[], None]) -> None:
+        then()
+
     def publish(self, fragment: int, version: int, step: int) -> None:
         self.model.publish(fragment)
 
