@@ -50,7 +50,6 @@ class ThreadPlane:
         self.worker = worker
         self.shelf = Shelf(policy.fragments, self.merger.reuse, _cut_off)
         self._held: dict[BodyName, deque[Room]] = {}
-        self.fenced = False  # a cut is being made: the next one must wait
         self._patient = patient
         self._made: dict[tuple[int, int], Made] = {}  # computed, not yet published, by fragment and version
 
@@ -164,21 +163,6 @@ class ThreadPlane:
 
     def cancel(self, fragment: int, step: int) -> None:
         self.worker.submit(self.merger.cancel, fragment, step)
-
-    # ------------------------------------------------------------------ consistent cuts
-
-    def cut(self, then: Callable[[], None]) -> None:
-        """Call it at a moment when all that was asked of the worker is done. What the core knows then and the present slots are the
-        same run: a version that is computed and not kept is in neither. They stay so for what `then` asks of the worker, which
-        comes before whatever is computed later."""
-
-        def made(_: object) -> None:
-            self.fenced = False
-            then()
-
-        assert not self.fenced
-        self.fenced = True
-        self.worker.submit(lambda: None, then=made)
 
     # ------------------------------------------------------------------ the beginning
 
