@@ -99,7 +99,7 @@ class Plane(Protocol):
         """Compute the version; `then` hears "" when its value is there, or why there is none. It does not exist yet."""
 
     def keep(self, close: Close, position: int, then: Callable[[], None]) -> None:
-        """The version that was computed is to exist, by a close at that position of the log: put it into the store, then `then`."""
+        """The version that was computed is to exist, closed at that position of the log: put it into the store, then `then`."""
 
     def publish(self, fragment: int, version: int, step: int) -> None:
         """The value that was made last is what is sent from now on."""
