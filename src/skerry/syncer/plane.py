@@ -40,8 +40,8 @@ class Room:
 
 
 class ThreadPlane:
-    """One thread's work. `slots`: the run's values; none: in memory only. `patient`: the thread that waits for the disk, where a
-    version must outlive the machine before it exists; none: it exists at once, and outlives the process."""
+    """One thread's work. `slots`: the run's values; none: in memory only. `patient`: the thread that waits for the disk, where
+    a version must outlive the machine before it exists; none: it exists at once, and outlives the process."""
 
     def __init__(self, policy: Policy, layout: Layout, worker: Worker, buffers: int, slots: Slots | None = None,
                  patient: Worker | None = None) -> None:  # fmt: skip
@@ -166,11 +166,12 @@ class ThreadPlane:
 
     # ------------------------------------------------------------------ the beginning
 
-    async def lay_out(self, versions: list[int], steps: list[int]) -> None:
-        """What the merger holds is what is sent: the values of a snapshot, or of --init."""
+    async def lay_out(self) -> None:
+        """What the merger holds is what is sent: the values of a former start, or of --init."""
         bodies = await self.worker.submit(self.merger.encode_all)
-        for fragment, body in enumerate(bodies):
-            self.shelf.put(Edition(fragment, versions[fragment], steps[fragment], body))
+        for fragment, (body, stands) in enumerate(zip(bodies, self.merger.slots.headers, strict=True)):
+            if stands is not None:
+                self.shelf.put(Edition(fragment, stands.version, stands.step, body))
 
 
 def _cut_off(reader: Reader) -> None:
