@@ -12,10 +12,11 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
@@ -23,6 +24,7 @@ from safetensors.numpy import save_file
 from xxhash import xxh3_64, xxh3_64_hexdigest
 
 from skerry.core.layout import Layout
+from skerry.core.policy import Policy
 from skerry.errors import ConfigError, RunDirError
 from skerry.store.files import last_good
 
@@ -44,14 +46,17 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """A run at one moment. `state` is SyncerCore.state(); `t` the seconds the run had been going on."""
+    """A run at one moment. `state` is SyncerCore.state(); `t` the seconds the run had been going on; `events`: how many its core
+    had heard."""
 
     run: str
     t: float
     layout: Layout
     origin: Origin
     published: tuple[tuple[int, int], ...]  # of each fragment: version, and the step of the round that made it
+    policy: Policy
     state: Mapping[str, Any]
+    events: int
     traffic: tuple[int, int]  # bytes that learners sent and were sent, as on the sockets
     theta: Values
     momentum: Values
@@ -62,7 +67,7 @@ def write_snapshot(snapshot: Snapshot, path: Path) -> None:
     about = json.dumps({
         "format": FORMAT, "run": snapshot.run, "t": snapshot.t, "layout": snapshot.layout.to_json(),
         "aliases": dict(snapshot.origin.aliases), "config": snapshot.origin.config, "published": snapshot.published,
-        "state": snapshot.state, "traffic": snapshot.traffic,
+        "policy": asdict(snapshot.policy), "state": snapshot.state, "events": snapshot.events, "traffic": snapshot.traffic,
     })  # fmt: skip
     nbytes = 4 * snapshot.layout.total
 
@@ -139,6 +144,7 @@ def load_snapshot(path: Path) -> Snapshot:
             run=about["run"], t=about["t"], layout=layout, traffic=tuple(about["traffic"]),
             published=tuple((version, step) for version, step in about["published"]),
             origin=Origin(aliases=about["aliases"], config=about["config"]), state=about["state"],
+            policy=msgspec.convert(about["policy"], Policy), events=about["events"],
             theta=theta, momentum=momentum,
         )  # fmt: skip
     except (SafetensorError, OSError, LookupError, ValueError, TypeError, ConfigError) as error:

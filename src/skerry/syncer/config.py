@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,9 @@ class SyncerConfig:
     run_dir: Path = Path("runs/syncer")
     """The run's directory: tape, snapshot, model and figures go there."""
     resume: bool = False
-    """Go on from the directory's snapshot."""
+    """Go on with the directory's run, from its log and values."""
+    from_snapshot: bool = False
+    """With resume: go back to the last snapshot, where log or values are damaged."""
     init: Path | None = None
     """Safetensors file with the first values, by name; none: those of the first learner."""
     host: str = "127.0.0.1"
@@ -34,6 +37,14 @@ class SyncerConfig:
     """Seconds: a learner reports at least so often."""
     buffers: int = 16
     """Contributions that may be received at once (memory: so many times the largest fragment); more must wait."""
+    durability: Literal["process", "machine"] = "process"
+    """What nothing is lost by: the death of any process, or of the machine, too (each round then waits for the disk)."""
+    store_dir: Path | None = None
+    """Where the values lie, mapped into memory; none: RUN_DIR/store."""
+    keep_tape: bool = True
+    """Keep the log's older segments, compressed, for replay."""
+    fallback: Path | None = Path(tempfile.gettempdir())
+    """Where the run goes on if its directory was removed and cannot be made again; none: it ends."""
     snapshot_rounds: int = 48
     """Rounds between two snapshots."""
     export_patience: float = 600.0
@@ -57,6 +68,10 @@ class SyncerConfig:
                 raise _bad(name, getattr(self, name), "give a port, 0 to 65535")
         if self.log not in ("auto", "console", "json"):
             raise _bad("log", self.log, "choose one of auto, console, json")
+        if self.durability not in ("process", "machine"):
+            raise _bad("durability", self.durability, "choose process or machine")
+        if self.from_snapshot and not self.resume:
+            raise _bad("from_snapshot", self.from_snapshot, "only a resumed run goes back to a snapshot: add resume")
         if self.resume and self.init is not None:
             raise _bad("init", str(self.init), "a resumed run has its values: leave out init or resume")
 

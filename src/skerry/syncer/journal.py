@@ -11,6 +11,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Container
+from pathlib import Path
 from typing import Any, Literal, TextIO, cast
 
 import msgspec
@@ -100,6 +101,12 @@ class Journal:
         """The time as records have it."""
         return round(self._clock(), 3)
 
+    def moved(self, folder: Path) -> None:
+        """The run's directory was made anew; what is written from now on goes there."""
+        self._metrics.close()
+        self._metrics = MetricsLog(folder / "metrics.jsonl", self.log.warning)
+        self.trouble(f"the run's directory was removed; it was made again at {folder}, but for what was only there")
+
     def flush(self) -> None:
         """Hand everything to the disk."""
         self._metrics.flush()
@@ -137,7 +144,8 @@ class RoundLog:
                     open_s=round(now - opened, 4), grace_s=round(now - complete, 4),
                 )  # fmt: skip
             case Distribute(fragment=fragment, step=step):
-                self._journal.write(self._closing.pop((fragment, step)))
+                if closed := self._closing.pop((fragment, step), None):  # none: it was closed before this start
+                    self._journal.write(closed)
 
 
 class Samples:

@@ -16,7 +16,7 @@ from skerry.core.messages import Published
 from skerry.core.syncer import SyncerCore
 from skerry.drive.restart import Disagreement, unheard
 from skerry.errors import RunDirError
-from skerry.numerics.slots import Stands, checksum_of
+from skerry.numerics.slots import checksum_of
 from skerry.store.files import last_good
 from skerry.store.snapshot import NAME, Origin, load_snapshot
 from skerry.store.tape import last_segment, replay
@@ -26,8 +26,8 @@ from skerry.store.values import Values
 
 @dataclass(frozen=True, kw_only=True)
 class Past:
-    """A run as it was. `unheard`: versions that its core has yet to hear of; `events`: how many it has heard; `t`: when it heard
-    the last one; `traffic`: bytes from and to learners until then, or a little earlier."""
+    """A run as it was. `unheard`: versions that its core has yet to hear of; `events`: how many it has heard; `t`: when it
+    heard the last one; `traffic`: bytes from and to learners until then, or a little earlier."""
 
     run: str
     t: float
@@ -70,8 +70,9 @@ def of_snapshot(folder: Path, store: Path) -> Past:
     for fragment, (version, step) in enumerate(snapshot.published):
         spare = values.spare(fragment)
         spare.theta[:], spare.momentum[:] = snapshot.theta[fragment], snapshot.momentum[fragment]
-        values.flip(fragment, Stands(version, step, snapshot.events, checksum_of(spare)))
-    return Past(run=snapshot.run, t=snapshot.t, core=core, values=values, unheard=(), events=snapshot.events,
+        values.flip(fragment, version=version, step=step, position=snapshot.events, checksum=checksum_of(spare))
+    missing = unheard(core, [version for version, _ in snapshot.published]) if core.versions else []
+    return Past(run=snapshot.run, t=snapshot.t, core=core, values=values, unheard=tuple(missing), events=snapshot.events,
                 origin=snapshot.origin, traffic=snapshot.traffic)  # fmt: skip
 
 

@@ -46,8 +46,8 @@ from skerry.syncer.worker import Worker
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
-    """What a run is given by its process. `name`: the run's id; `worker` does arithmetic, `patient` waits for the disk (none: at
-    level process nothing does); `traffic`: bytes in and out; `ended`: called at its end; `failed`: called for a fault of ours."""
+    """What a run is given by its process. `name`: the run's id; `worker` does arithmetic, `patient` waits for the disk (none:
+    nothing does, at level process); `traffic`: bytes in and out; `ended`: called at its end; `failed`: for a fault of ours."""
 
     name: str
     policy: Policy
@@ -115,7 +115,7 @@ class Run:
 
     def _new_tape(self, events: int) -> Tape:
         """Its thread's calls come to this one."""
-        around, loop = self._around, asyncio.get_running_loop()
+        around, keeper, loop = self._around, self._around.keeper, asyncio.get_running_loop()
 
         def here(do: Callable[..., object]) -> Callable[..., None]:
             def call(*args: object) -> None:
@@ -123,7 +123,7 @@ class Run:
 
             return call
 
-        return Tape(around.keeper.path / "tape", self._head(events), level=around.keeper.durability, keep=around.keeper.keep_tape,
+        return Tape(keeper.path / "tape", self._head(events), level=keeper.durability, keep=keeper.keep_tape,
                     say=here(around.journal.trouble), committed=here(lambda _: self.driver.committed()),
                     troubled=here(self._troubled), vanished=here(self._vanished))  # fmt: skip
 
@@ -233,8 +233,8 @@ class Run:
         self._tape.close(self._around.clock.now())
 
     def snapshot(self) -> Snapshot:
-        """The run after the events so far: what the core knows, and the values that exist. They stay as they are for the jobs that
-        the worker is given before the next event."""
+        """The run after the events so far: what the core knows, and the values that exist. They stay as they are for the jobs
+        that the worker is given before the next event."""
         around, core, slots = self._around, self.core, self.plane.merger.slots
         return Snapshot(
             run=around.name, t=around.clock.now(), layout=self.layout, origin=self._origin, policy=core.policy,

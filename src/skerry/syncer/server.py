@@ -12,10 +12,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import secrets
 import signal
-import time
 import traceback
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -25,6 +24,7 @@ import torch
 
 from skerry.core.layout import Layout
 from skerry.core.messages import Join, Refused, Start
+from skerry.core.phase import ENDED
 from skerry.core.policy import Policy
 from skerry.errors import ConfigError, ProtocolError, UnreachableError
 from skerry.fabric.handshake import codec_features
@@ -36,7 +36,8 @@ from skerry.store.export import check_values, load_values
 from skerry.store.figures import final_figures, status
 from skerry.store.metrics import MetricsLog
 from skerry.store.records import Status, encode
-from skerry.store.snapshot import Origin, Snapshot
+from skerry.store.snapshot import Origin
+from skerry.syncer.clock import Clock
 from skerry.syncer.config import SyncerConfig
 from skerry.syncer.journal import Journal, make_log
 from skerry.syncer.keeper import Keeper, writing
@@ -62,29 +63,25 @@ class Server:
         """Raises SkerryError for what a user can cause: directory, token, snapshot, --init."""
         self._config = config
         self.policy = policy
-        self._keeper = Keeper(config)
-        resumed = self._keeper.resumed
-        if resumed is not None and len(resumed.layout.fragments) != policy.fragments:
-            raise ConfigError(f"policy.fragments = {policy.fragments}, but the run to be resumed has "
-                              f"{len(resumed.layout.fragments)}", remedy="leave fragments as they were")  # fmt: skip
         if config.init is not None:
             check_values(config.init)
-        self.name = resumed.run if resumed else secrets.token_hex(8)
+        self._keeper = Keeper(config)
+        self._past = past = self._keeper.past
+        if past is not None and (changed := past.core.policy.differences(policy)):
+            raise ConfigError(f"a run goes on with its own policy, and of that you changed {_list(changed)}",
+                              remedy=f"what may change is {_list(sorted(Policy.amendable))}")
+        self.name = self._keeper.run
         self.run: Run | None = None
-        self._zero = time.monotonic() - (resumed.t if resumed else 0.0)
-        self._past = resumed.traffic if resumed else (0, 0)
+        self._clock = Clock(past.t if past else 0.0)
+        self._traffic = past.traffic if past else (0, 0)
         log = make_log(config.log)
         with writing(self._keeper.path):
-            self._journal = Journal(log, MetricsLog(self._keeper.path / "metrics.jsonl", log.warning), self.now)
+            self._journal = Journal(log, MetricsLog(self._keeper.path / "metrics.jsonl", log.warning), self._clock.now)
         self._status = Status(t=0.0, run=self.name, phase="waiting")
         self._beginning = False
         self._held: list[tuple[Session, Join]] = []  # Joins that wait for the layout
         self._code = 0
         self._failure: BaseException | None = None
-
-    def now(self) -> float:
-        """Seconds since the run began, without those between its snapshot and its resumption."""
-        return time.monotonic() - self._zero
 
     # ------------------------------------------------------------------ its life
 
@@ -93,11 +90,15 @@ class Server:
         loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._worker = Worker(self.fail)
+        self._patient = Worker(self.fail) if self._config.durability == "machine" else None
         loop.set_exception_handler(self._fault)
         async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self._keeper.close)
             stack.callback(self._journal.close)
             stack.callback(self._close_run)
-            stack.callback(self._worker.end)
+            for worker in (self._worker, self._patient):
+                if worker is not None:
+                    stack.callback(worker.end)
             self._listener = await self._listen()
             stack.push_async_callback(self._listener.close)
             self._exporter = exporter = self._export_metrics()
@@ -107,8 +108,8 @@ class Server:
                 for number, code in ((signal.SIGINT, INTERRUPTED), (signal.SIGTERM, 0)):
                     loop.add_signal_handler(number, self._signalled, code)
                     stack.callback(loop.remove_signal_handler, number)
-            if self._keeper.resumed is not None:
-                await self._begin(self._keeper.resumed.layout, self._keeper.resumed.origin, self._keeper.resumed)
+            if self._past is not None:
+                await self._begin(self._past.core.layout, self._past.origin)
             self._announce()
             ticking = loop.create_task(self._every_second(exporter))
             ticking.add_done_callback(self._ticked)
@@ -143,7 +144,7 @@ class Server:
         address, token = self._listener.address, self._keeper.token_file
         self._keeper.announce(address)
         metrics = f"{self._config.metrics_host}:{self._exporter.port}" if self._exporter else ""
-        self._journal.begin(str(address), run=self.name, resumed=self._keeper.resumed is not None, metrics=metrics)
+        self._journal.begin(str(address), run=self.name, resumed=self._past is not None, metrics=metrics)
         print(f"skerry join {address} --token-file {token}", flush=True)
 
     async def _every_second(self, exporter: Exporter | None) -> None:
@@ -158,9 +159,9 @@ class Server:
         if self.run is not None:
             saved = self._keeper.saved_at
             fares = msgspec.structs.replace(
-                status(self.name, self.run.core, self.now(), self.traffic()), refused=self.run.refused,
+                status(self.name, self.run.core, self._clock.now(), self.traffic()), refused=self.run.refused,
                 queue=self._worker.queued, buffers_free=self.run.plane.pool.free,
-                snapshot_age=None if saved is None else round(self.now() - saved, 3),
+                snapshot_age=None if saved is None else round(self._clock.now() - saved, 3),
             )  # fmt: skip
             self._status = self._journal.look(fares, self.run.look())
         self._journal.flush()
@@ -197,12 +198,13 @@ class Server:
         run, keeper, journal = self.run, self._keeper, self._journal
         if run is None or not run.core.versions:
             return
-        over = run.core.phase == "ended"
+        over = run.core.phase is ENDED
         if over:
+            await run.told_all()
             await self._let_leave(run)
-        await run.stop()
+        run.stop()
         self._look()
-        end = self.now() if run.ended_at is None else run.ended_at
+        end = self._clock.now() if run.ended_at is None else run.ended_at
         keeper.figures(final_figures(self.name, run.core, run.samples.paces(), self.traffic(), end), journal)
         last = run.snapshot()
         await keeper.save_last(last, journal, patiently=over)
@@ -231,7 +233,7 @@ class Server:
     def traffic(self) -> tuple[int, int]:
         """Bytes from and to learners since the run began."""
         ours = self._listener.traffic
-        return self._past[0] + ours[0], self._past[1] + ours[1]
+        return self._traffic[0] + ours[0], self._traffic[1] + ours[1]
 
     def tell_status(self, link: Link) -> None:
         """An observer asked; it is told what was true within the last second."""
@@ -294,23 +296,29 @@ class Server:
         except Exception as error:
             self.fail(error)
 
-    async def _begin(self, layout: Layout, origin: Origin, snapshot: Snapshot | None = None) -> None:
-        """Make the run; with values from a snapshot or --init, if there are any."""
+    async def _begin(self, layout: Layout, origin: Origin) -> None:
+        """Make the run; with values from its past or --init, if there are any."""
         around = Surroundings(
             name=self.name, policy=self.policy, buffers=self._config.buffers, keeper=self._keeper, journal=self._journal,
-            worker=self._worker, clock=self.now, traffic=self.traffic, ended=self.over, failed=self.fail,
+            worker=self._worker, patient=self._patient, clock=self._clock, traffic=self.traffic, ended=self.over,
+            failed=self.fail,
         )  # fmt: skip
         with writing(self._keeper.path):
-            run = Run(around, layout, origin, snapshot)
+            run = Run(around, layout, origin, self._past)
         init = self._config.init
         if init is not None:
             for fragment, theta in enumerate(await self._worker.submit(load_values, init, layout)):
                 run.plane.merger.adopt(fragment, theta)
-        if init is not None or snapshot is not None:
-            await run.plane.lay_out(run.core.versions or [0] * self.policy.fragments, run.core.rounds.steps)
+        if init is not None or run.core.versions:
+            await run.plane.lay_out()
         self.run = run
+        run.begin()
         if init is not None:
             run.driver.feed(Start())
         for session, message in self._held:
             self.join(session, message)
         self._held.clear()
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(f"policy.{name}" for name in names)
