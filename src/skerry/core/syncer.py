@@ -11,10 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from skerry.core.attendance import Attendance
-from skerry.core.grace import Grace
 from skerry.core.layout import Layout
-from skerry.core.ledger import Ledger
-from skerry.core.members import JOINING, LIVE, SILENT, Member, Members
+from skerry.core.members import JOINING, LIVE, SILENT, Member
 from skerry.core.messages import (
     INITIAL,
     Abstain,
@@ -49,9 +47,6 @@ from skerry.core.messages import (
 from skerry.core.phase import ENDED, ENDING, FINAL, RUNNING, WAITING
 from skerry.core.plain import dump, load
 from skerry.core.policy import Policy
-from skerry.core.rounds import Rounds
-from skerry.core.screening import Screening
-from skerry.core.timers import Timers
 
 
 class SyncerCore(Attendance):
@@ -63,19 +58,9 @@ class SyncerCore(Attendance):
 
     def __init__(self, policy: Policy, layout: Layout, state: dict[str, Any] | None = None) -> None:
         assert len(layout.fragments) == policy.fragments, "the layout was built for another policy"
-        self.policy = policy
-        self.layout = layout
-        self.phase, self.now, self.provider, self.provided, self.advanced_at = WAITING, 0.0, None, set(), None
-        self.epochs = [()]
+        super().__init__(policy, layout)
+        self.now, self.provided, self.advanced_at = 0.0, set(), None
         self._by_tokens = policy.tokens > 0
-        self._out: list[SyncerAction] = []
-        super().__init__(self._out)
-        self.timers = Timers(self._matters)
-        self.members = Members(policy.quorum)
-        self.ledger = Ledger(layout.sizes)
-        self.grace = Grace(policy.grace, policy.overlap)
-        self.screening = Screening(policy, layout, self.members)
-        self.rounds = Rounds(policy, self.members, self.ledger, self.grace, self.screening, self.timers, self._out)
         self._handlers: dict[type, Callable[[float, Any], None]] = {
             Join: self._join, ProvideInitial: self._provided, Report: self._report, Abstain: self._abstain,
             Contribution: self._contribution, Received: self._received, TakenOver: self._taken_over,
@@ -270,18 +255,16 @@ class SyncerCore(Attendance):
             self.rounds.ask_again(member)
 
     def _resumes(self, event: Join) -> bool:
-        """Whether it is its learner's present generation, and stands on nothing that was lost in a restart since it was told
-        of one: on no version above those that a later start began from."""
+        """Whether it is its learner's present generation, and holds nothing that was lost in a restart since it was told of one:
+        no version above those that a later start began from."""
         member = self.members.get(event.learner)
         if member is None or event.generation != member.generation or not member.generation or member.account.retired:
             return False
-        seen = event.epoch or member.born
+        seen, holds = event.epoch or member.born, event.holds or event.bases
         if not member.born <= seen <= self.epoch:
             return False
-        if not self.versions:
-            return max(event.bases, default=-1) < 0
-        return all(base <= version for began in (*self.epochs[seen:], self.versions)
-                   for base, version in zip(event.bases, began or [-1] * len(event.bases), strict=False))  # fmt: skip
+        return all(version <= began for versions in (*self.epochs[seen:], self.versions)
+                   for version, began in zip(holds, versions or [-1] * len(holds), strict=False))  # fmt: skip
 
     def _member(self, now: float, event: Join) -> Member:
         """Whose Join it is. Where an older state was restored its id may be another's by now: it gets a new one then."""
