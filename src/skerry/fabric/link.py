@@ -1,9 +1,9 @@
 """A link: what two processes have between them, the same on both sides. A control connection, and for learners a bulk
 connection, so that messages never wait behind bodies.
 
-Rules: each connection keeps its order; between the two there is none. When either ends, the link ends; whoever connected ends it
-when either falls silent (pulse.py). What was sent then may be lost; a new link's Join makes it good. A handler is called on the event loop's thread and must not block; it
-may raise ProtocolError to end the link for what the peer sent.
+Rules: each connection keeps its order; between the two there is none. When either ends, the link ends; whoever connected ends
+it when either falls silent (pulse.py). What was sent then may be lost; a new link's Join makes it good. A handler is called
+on the event loop's thread and must not block; it may raise ProtocolError to end the link for what the peer sent.
 """
 
 from __future__ import annotations

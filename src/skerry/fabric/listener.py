@@ -1,9 +1,9 @@
 """The server's side: a listening socket whose connections become links once they have proved a token.
 
-Rules: nothing that a stranger does harms others: the number of connections in their handshake (of all, and of one address), their
-time and the length of their messages are bounded, and each that fails ends with a reason that is reported. A new one takes the
-oldest one's place; of its own address first, so that nobody keeps others out. Only one that has hardly come keeps its place:
-many honest learners may come at once, and must not push each other out for ever.
+Rules: nothing that a stranger does harms others: the number of connections in their handshake (of all, and of one address),
+their time and the length of their messages are bounded, and each that fails ends with a reason that is reported. A new one
+takes the oldest one's place; of its own address first, so that nobody keeps others out. Only one that has hardly come keeps
+its place: many honest learners may come at once, and must not push each other out for ever.
 """
 
 from __future__ import annotations
@@ -135,13 +135,14 @@ class Listener:
 
     def _make_room(self, home: str, now: float) -> bool:
         """Whether there is a place for one more from that address; the oldest that is not let in yet loses it."""
-        crowd = [one for one in self._strangers.values() if one.home == home]
+        everybody = [one for one in self._strangers.values() if not one.evicted]
+        crowd = [one for one in everybody if one.home == home]
         if len(crowd) < MOST_OF_ONE:
-            crowd = list(self._strangers.values())
-            if len(crowd) < MOST_STRANGERS:
+            if len(everybody) < MOST_STRANGERS:
                 return True
-        oldest = next((one for one in crowd if not one.evicted), None)
-        if oldest is None or now - oldest.since < MOMENT:
+            crowd = crowd or everybody
+        oldest = crowd[0]
+        if now - oldest.since < MOMENT:
             return False
         oldest.evicted = True
         oldest.task.cancel()

@@ -1,9 +1,9 @@
 """What travels besides the core's vocabulary, and the table of everything that may travel.
 
 Rules: a kind's number is never reused. A bulk message travels on the bulk connection and has a body; every other message
-travels on the control connection and has none, but Ping, which travels on both. What a side gets that the table does not give to the link's role ends the
-link. Hello and Refused keep their form in every version: fields are only added. docs/protocol.md describes all of it (a
-test compares).
+travels on the control connection and has none, but Ping, which travels on both. What a side gets that the table does not give
+to the link's role ends the link. Hello and Refused keep their form in every version: fields are only added. docs/protocol.md
+describes all of it (a test compares).
 """
 
 from __future__ import annotations

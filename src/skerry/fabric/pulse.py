@@ -1,8 +1,9 @@
 """A link's heartbeat: each side says something on each connection at least once a heartbeat, and who connected judges by it.
 
-Rules: a Ping leaves where nothing else left for a heartbeat, never within a body. A connection is dead when this side reads it and
-no byte came for SILENT heartbeats; only the side that connected ends the link for that, since it is the one that can make another.
-Time is counted in looks of this process' own loop: what passed while the process was frozen is nobody's silence.
+Rules: a Ping leaves where nothing else left for a heartbeat, never within a body. A connection is dead when this side reads
+it and no byte came for SILENT heartbeats; only the side that connected ends the link for that, since it is the one that can
+make another. Time is counted in looks of this process' own loop: what passed while the process was frozen is nobody's
+silence.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ LEAST = 2.0  # seconds: on a busy machine a shorter silence means nothing
 class _Watched:
     """One connection, as it was at the last look."""
 
-    __slots__ = ("connection", "idle", "name", "silent", "seen", "sent")
+    __slots__ = ("connection", "idle", "name", "seen", "sent", "silent")
 
     def __init__(self, name: str, connection: Connection) -> None:
         self.name, self.connection = name, connection

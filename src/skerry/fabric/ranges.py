@@ -1,8 +1,8 @@
 """What may stand in the fields of a message that has come: ranges of numbers, lengths of texts and lists.
 
 Rules: a field's range follows from its type; what differs from that stands in the tables here, by the field's name. So a new
-message is checked by itself. Whether a number makes sense to this run (a version that exists, a clock that can be) is for whoever
-knows the run. What the receiver sets is empty on the wire.
+message is checked by itself. Whether a number makes sense to this run (a version that exists, a clock that can be) is for
+whoever knows the run. What the receiver sets is empty on the wire.
 """
 
 from __future__ import annotations
@@ -78,12 +78,13 @@ def _of_type(hint: Any, name: str, low: int, high: int) -> Fits | None:
     if hint is Endpoint:
         return lambda end: len(end.kind) <= LONGEST_NAME and len(end.host) <= LONGEST_NAME and 0 < end.port <= AT_MOST["port"]
     if type(None) in arguments:
-        fits = _of_type(arguments[0], name, low, high)
-        return fits and (lambda value, fits=fits: value is None or fits(value))
+        one = _of_type(arguments[0], name, low, high)
+        assert one is not None, f"{name}: {hint} is checked by nothing"
+        return lambda value: value is None or one(value)
     if typing.get_origin(hint) is tuple:
-        fits = _of_type(arguments[0], name, low, high)
-        assert fits is not None and arguments[1:] == (...,), f"{name}: {hint} is checked by nothing"
-        return lambda values, fits=fits: len(values) <= LONGEST_LIST and all(map(fits, values))
+        each = _of_type(arguments[0], name, low, high)
+        assert each is not None and arguments[1:] == (...,), f"{name}: {hint} is checked by nothing"
+        return lambda values: len(values) <= LONGEST_LIST and all(map(each, values))
     assert hint is bool or typing.get_origin(hint) is typing.Literal, f"{name}: {hint} is checked by nothing"
     return None
 

@@ -40,6 +40,7 @@ from skerry.store.snapshot import Origin, Snapshot
 from skerry.syncer.config import SyncerConfig
 from skerry.syncer.journal import Journal, make_log
 from skerry.syncer.keeper import Keeper, writing
+from skerry.syncer.meters import Meters, absence
 from skerry.syncer.prometheus import Exporter
 from skerry.syncer.run import Run, Surroundings
 from skerry.syncer.session import Session
@@ -73,6 +74,9 @@ class Server:
         self.run: Run | None = None
         self._zero = time.monotonic() - (resumed.t if resumed else 0.0)
         self._past = resumed.traffic if resumed else (0, 0)
+        self.max_learners = config.max_learners
+        absent = absence(self._keeper.path / "metrics.jsonl") if resumed else 0.0
+        self.meters = Meters(config.max_steps_s, config.max_tokens_s, self.now, absent)
         log = make_log(config.log)
         with writing(self._keeper.path):
             self._journal = Journal(log, MetricsLog(self._keeper.path / "metrics.jsonl", log.warning), self.now)
