@@ -74,6 +74,7 @@ class Listener:
         # connection, with the name of the token that it must come with
         self._links: set[Link] = set()
         self._past = (0, 0)  # bytes in and out of ended links
+        self.arrived = 0  # connections, let in or not
         self._accepting = asyncio.create_task(self._accept())
 
     @staticmethod
@@ -121,6 +122,7 @@ class Listener:
                 self._server.refused("", "lost", f"cannot accept a connection: {error.strerror}")
                 await asyncio.sleep(PAUSE)
                 continue
+            self.arrived += 1
             peer, home = str(Address(*address[:2])), _home(address[0])
             if not self._make_room(home, loop.time()):
                 sock.close()

@@ -177,7 +177,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(36, core.BudgetReached, "server"),
     Kind(37, core.RunOver, "server"),
     Kind(38, StatusText, "server", roles=OBSERVERS),
-    Kind(39, Answer, "server", roles=OPERATORS),
+    Kind(41, Answer, "server", roles=OPERATORS),
 )
 BY_NUMBER = {kind.number: kind for kind in KINDS}
 BY_CLASS = {kind.cls: kind for kind in KINDS}

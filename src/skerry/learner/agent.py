@@ -219,7 +219,7 @@ class Agent:
         if self._refusal is None:
             self._notices.keep_saying(action.text.split()[0], action.text)
         else:
-            self._notices.keep_saying("link", f"{self._refusal}; {self.meanwhile()}")
+            self._notices.keep_saying("link", f"{self._refusal}; {self.meanwhile()}", str(self._refusal))
 
     def _raise(self, error: SkerryError) -> None:
         code = error.code if isinstance(error, RefusedError) else ""

@@ -25,7 +25,7 @@ from skerry.fabric.tokens import Token
 from skerry.learner.config import LearnerConfig
 from skerry.learner.notices import Notices
 
-_STEADY = 10.0  # seconds: after a link that held so long the first attempt comes soon
+_STEADY = 10.0  # seconds: after a link that held so long the first attempt comes at once
 
 
 class Owner(Protocol):
@@ -92,7 +92,7 @@ class Uplink:
                                      tls=self._config.tls)  # fmt: skip
             except SkerryError as error:
                 if isinstance(error, UnreachableError) or where not in self._addresses.configured:  # hearsay may be wrong
-                    self._notices.keep_saying("link", f"{error}; {self._owner.meanwhile()}")
+                    self._notices.keep_saying("link", f"{error}; {self._owner.meanwhile()}", str(error))
                 else:
                     self._owner.unwelcome(error)
             else:
@@ -101,6 +101,7 @@ class Uplink:
                 await self._use(link)
                 if time.monotonic() - began > _STEADY:
                     waits = backoff(random.Random())
+                    continue
             await asyncio.sleep(next(waits))
 
     def send(self, message: Any) -> None:
@@ -181,8 +182,8 @@ class Uplink:
             self._link = None
             self._owner.unlinked()
             if not self._owner.over:
-                text = f"the link with the syncer at {link.peer} has ended ({reason}); {self._owner.meanwhile()}"
-                self._notices.keep_saying("link", text)
+                text = f"the link with the syncer at {link.peer} has ended ({reason})"
+                self._notices.keep_saying("link", f"{text}; {self._owner.meanwhile()}", text)
 
 
 def _same_policy(one: str, other: str) -> bool:
