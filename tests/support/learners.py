@@ -33,7 +33,7 @@ from skerry.core.orders import (
     Warn,
 )
 from skerry.drive.learner import LearnerDriver, Redo
-from support.counting import NAN, NOTHING, Unit, Value
+from support.counting import LOUD, NAN, NOTHING, Unit, Value
 from support.wires import Queue, Wire
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ class Slot:
 
 def copied(memory: LearnerMemory) -> LearnerMemory:
     """As it is now."""
-    return LearnerMemory(memory.learner, memory.generation, memory.shift, memory.origin, memory.base[:], memory.settled[:])
+    return LearnerMemory(memory.learner, memory.generation, memory.shift, memory.origin, memory.base[:], memory.settled[:],
+                         memory.epoch)  # fmt: skip
 
 
 class Shared:
@@ -108,8 +109,8 @@ class Shared:
         self._redos = dict(redos)
         self._learner.lived()
 
-    def show(self, progress: float) -> None:
-        self.progress = max(self.progress, progress)
+    def show(self, progress: float, falls: bool) -> None:
+        self.progress = progress if falls else max(self.progress, progress)
 
     def redos(self) -> Iterable[Redo]:
         return self._redos.values()
@@ -131,6 +132,7 @@ class Learner:
         self.count = Count()
         self.done = self.stopped = self.ended = False
         self.spoilt = False  # its next body will be flawed
+        self.loud = 0  # so many of its next bodies will be loud
         self.asleep = 0  # so many of its turns it misses, being frozen
         self.driver: LearnerDriver | None = None  # of its agent, if one lives
         self.fuse: int | None = None
@@ -197,7 +199,7 @@ class Learner:
         """Make one, if there is none."""
         if self.wire is not None and self.wire.ended:
             self.unlink()
-        if self.wire is None and self.driver is not None and not self.driver.over and not self.ended:
+        if self.wire is None and self.driver is not None and not self.driver.over:
             self.wire = self._fleet.connect(self)
             self.feed(Linked())
 
@@ -247,6 +249,8 @@ class Learner:
     def send_body(self, message: Contribution | ProvideInitial, body: Value) -> None:
         if self.spoilt:
             body, self.spoilt = body | {NAN}, False
+        elif self.loud and type(message) is Contribution:
+            body, self.loud = body | {LOUD}, self.loud - 1
         self.bodies.append((message, body))
         self.lived()
 

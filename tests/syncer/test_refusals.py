@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 
@@ -259,7 +260,8 @@ def test_senseless_bodies_end_the_link_and_nothing_else(tmp_path, what):
         bad, good = await begun(server, 2)  # the bad one is the one that was asked for the model
         theta = server.run.plane.merger.theta.copy()
         message, nbytes = SENSELESS_BODIES[what]({"learner": bad.memory.learner, "generation": 1})
-        await bad.link.send_bulk(message, bytes(nbytes))
+        with contextlib.suppress(ConnectionError):  # it may have ended before all of the body is gone
+            await bad.link.send_bulk(message, bytes(nbytes))
         await until(lambda: bad.ended)
         assert "gave this side up" in bad.ended
         assert np.array_equal(server.run.plane.merger.theta, theta)

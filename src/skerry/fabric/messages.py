@@ -168,6 +168,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(18, core.Leave, "client"),
     Kind(19, Vitals, "client"),
     Kind(20, StatusRequest, "client", roles=OBSERVERS),
+    Kind(21, core.Readmit, "client", roles=OPERATORS),
     Kind(30, core.Welcome, "server"),
     Kind(31, core.RequestInitial, "server"),
     Kind(32, core.Ask, "server"),
@@ -177,6 +178,8 @@ KINDS: tuple[Kind, ...] = (
     Kind(36, core.BudgetReached, "server"),
     Kind(37, core.RunOver, "server"),
     Kind(38, StatusText, "server", roles=OBSERVERS),
+    Kind(39, core.Farewell, "server"),
+    Kind(40, core.Quarantined, "server"),
     Kind(41, Answer, "server", roles=OPERATORS),
 )
 BY_NUMBER = {kind.number: kind for kind in KINDS}

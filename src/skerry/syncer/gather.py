@@ -1,8 +1,9 @@
 """Many events of one kind as few lines: what a peer can cause as often as it likes must not fill the disk.
 
 Rules: the first of a kind is said at once; those within the next PAUSE seconds are counted, and told of as one, with the last
-one's words, when these are over. A kind is an event's name, its learner and its code; where there are more kinds than can be
-kept apart (MOST), its name alone. What ends or counts in the run's files (a round, an export) is never gathered.
+one's words, when these are over. A kind is an event's name, its learner and its code (of trouble, which is our own: what it
+is about); where there are more kinds than can be kept apart (MOST), its name alone. What ends or counts in the run's files (a
+round, an export) is never gathered.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class Gatherer:
         """It has happened. None: it is counted."""
         if event.event in APART:
             return event
-        kind = event.event, event.learner, event.code
+        what = event.text.partition(":")[0] if event.event == "trouble" else event.code
+        kind = event.event, event.learner, what
         if kind not in self._kinds and len(self._kinds) >= MOST:
             kind = event.event, -1, ""
         until, counted = self._kinds.get(kind, (now, None))
