@@ -33,7 +33,7 @@ TEXT = (Path(__file__).resolve().parents[2] / "docs" / "protocol.md").read_text(
 ROWS = {cells[1]: cells for cells in ([c.strip() for c in line.strip("|").split("|")] for line in TEXT.splitlines()
                                       if re.match(r"\| \d+ \|", line))}  # fmt: skip
 TYPES = {int: "int", str: "str", bytes: "bytes", bool: "bool", float: "float", float | None: "float or nil", Count: "Count",
-         tuple[int, ...]: "[int]", tuple[Count, ...]: "[Count]",
+         tuple[int, ...]: "[int]", tuple[float, ...]: "[float]", tuple[Count, ...]: "[Count]",
          tuple[str, ...]: "[str]", tuple[Endpoint, ...]: "[Endpoint]"}  # fmt: skip
 
 
@@ -93,7 +93,8 @@ def test_the_limits_are_those_of_the_code() -> None:
         f"| messages waiting for a peer that does not read | {connection.LARGEST_BACKLOG >> 20} MiB |",
         f"| a clock ahead of the run's step | {LONGEST_LEAP} steps |",
         f"| a Join's generation ahead of what is known of its learner | {LONGEST_LEAP} |",
-        f"| steps a second that a learner claims, since it was first heard of | `syncer.max_steps_s`, and {MOMENT:g} s' worth |",
+        f"| steps a second that a learner claims, since it was first heard of | `syncer.max_steps_s`, and {MOMENT:g} s' "
+        "worth |",
         f"| tokens a second, likewise | `syncer.max_tokens_s`, and {MOMENT:g} s' worth |",
     ):
         assert row in TEXT

@@ -6,13 +6,13 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
-from support.relay import relayed
 
 from skerry.core.messages import Contribution, Count, Delivery, Join
 from skerry.fabric import pulse
 from skerry.fabric.client import connect
 from skerry.fabric.link import Link
 from skerry.fabric.messages import Ping
+from support.relay import relayed
 
 HEARTBEAT = 0.1
 

@@ -188,7 +188,7 @@ def test_the_number_of_strangers_is_bounded(fabric: SimpleNamespace, monkeypatch
     asyncio.run(run())
 
 
-def test_who_comes_in_a_crowd_does_not_push_out_who_has_just_come(fabric: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crowd_does_not_push_out_who_has_just_come(fabric: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener_module, "MOST_OF_ONE", 2)
     monkeypatch.setattr(listener_module, "MOMENT", 1000.0)
 

@@ -52,8 +52,8 @@ BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     ).map(tuple),
 }
 BY_NAME: dict[str, st.SearchStrategy[Any]] = {
-    "flaw": st.just(""), "progress": st.floats(0, 1), "heartbeat": st.floats(0.01, 3600), "bases": st.lists(st.integers(-1, 9)).map(tuple),
-    "lowest": st.integers(0, 65535), "highest": st.integers(0, 65535),
+    "flaw": st.just(""), "progress": st.floats(0, 1), "heartbeat": st.floats(0.01, 3600),
+    "bases": st.lists(st.integers(-1, 9)).map(tuple), "lowest": st.integers(0, 65535), "highest": st.integers(0, 65535),
 }  # fmt: skip
 
 
@@ -154,7 +154,8 @@ OUTSIDE: dict[Any, list[Any]] = {
     float: [math.nan, math.inf, -math.inf],
     str: ["x" * ((1 << 22) + 1)],
     bytes: [b"x" * (LONGEST_BYTES + 1)],
-    Count: [Count(*(bad if at == place else 1 for at in range(3))) for place in range(3) for bad in (-1, LARGEST + 1, 2**64 - 1)],
+    Count: [Count(*(bad if at == place else 1 for at in range(3))) for place in range(3)
+            for bad in (-1, LARGEST + 1, 2**64 - 1)],
     Endpoint: [Endpoint(kind="syncer", host="here", port=port) for port in (-1, 0, 65536, 2**63)],
     bool: [],
 }

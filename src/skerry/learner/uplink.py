@@ -2,7 +2,8 @@
 
 Rules: a message that finds no link is dropped, since every Join bears the learner's whole state. Bodies wait in line for
 the bulk connection; one that nobody wants any more when its turn comes is not sent. The run is the first one that let us
-in: another run at the same address, or another policy, is refused.
+in: another run at the same address is refused, and a policy that differs in more than may be amended. A link that falls silent
+ends by itself (fabric/pulse.py). After one that held for a while the first attempt comes at once.
 """
 
 from __future__ import annotations
@@ -132,10 +133,11 @@ class Uplink:
 
     async def _use(self, link: Link) -> None:
         greeting = link.greeting
-        if self._policy and not _same_policy(self._policy, greeting.policy):
+        changed = _changed(self._policy or greeting.policy, greeting.policy)
+        if changed:
             link.close()
-            self._owner.unwelcome(RefusedError(f"the syncer at {link.peer} has another policy than the run had", code="layout",
-                                               remedy="restart this learner"))  # fmt: skip
+            self._owner.unwelcome(RefusedError(f"the syncer at {link.peer} was resumed with another policy: {changed}",
+                                               code="layout", remedy="resume it with the policy that the run had"))  # fmt: skip
         else:
             self._policy, self._run_id, self.heartbeat = greeting.policy, greeting.run, greeting.heartbeat
             self._link, self._bodies = link, asyncio.Queue()
@@ -186,7 +188,7 @@ class Uplink:
                 self._notices.keep_saying("link", f"{text}; {self._owner.meanwhile()}", text)
 
 
-def _same_policy(one: str, other: str) -> bool:
-    """Whether two policies (JSON) differ in no more than the run's budget."""
-    first, second = (msgspec.json.decode(text, type=Policy).replace(steps=0, tokens=0) for text in (one, other))
-    return first == second
+def _changed(before: str, after: str) -> str:
+    """In what two policies (JSON) differ that may not change while a run lives."""
+    old, new = (msgspec.json.decode(text, type=Policy) for text in (before, after))
+    return ", ".join(f"{name} = {getattr(new, name)} instead of {getattr(old, name)}" for name in old.differences(new))

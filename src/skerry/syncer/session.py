@@ -1,4 +1,4 @@
-"""One link, as the syncer sees it: a learner's, with its place in the run; or an observer's.
+"""One link, as the syncer sees it: a learner's, with its place in the run; or an observer's or operator's.
 
 Rules: nothing a peer sends reaches the core unless it could have come from an honest learner of this run. What can be in no
 run has ended the link already (fabric/ranges.py); here it is ended for what cannot be in this one: another learner's name, a
@@ -20,6 +20,7 @@ from skerry.core.messages import (
     Join,
     Leave,
     ProvideInitial,
+    Readmit,
     Received,
     Refused,
     Report,
@@ -33,7 +34,7 @@ from skerry.core.syncer import SyncerCore
 from skerry.drive.syncer import Line, SyncerDriver
 from skerry.errors import ProtocolError
 from skerry.fabric.link import Link
-from skerry.fabric.messages import LayoutText, StatusRequest, Vitals
+from skerry.fabric.messages import Answer, LayoutText, StatusRequest, Vitals
 from skerry.syncer.meters import Meters
 from skerry.syncer.plane import Room, ThreadPlane
 from skerry.syncer.shelf import Edition
@@ -138,6 +139,8 @@ class Session(Line):
     def on_message(self, link: Link, message: Any) -> None:
         if isinstance(message, StatusRequest):
             self._server.tell_status(link)
+        elif isinstance(message, Readmit):
+            link.send(self._readmit(message))
         elif isinstance(message, Join):
             if self._joined:
                 raise ProtocolError("a second Join on one link")
@@ -226,8 +229,22 @@ class Session(Line):
         if message.generation > (0 if member is None else member.generation) + LONGEST_LEAP:
             raise ProtocolError(f"a Join of generation {message.generation:,}")
         _check_clock(0 if core is None else core.step, message.clock)
+        if core is not None and message.epoch == core.epoch:  # of an earlier start it may know more than was saved
+            for fragment, base in enumerate(message.bases):
+                _check_version(core.versions, fragment, base)
         if core is not None and member is not None and member.generation == message.generation:
             self._server.meters.charge(member, core.step, message.clock, message.count, *message.settled)
+
+    def _readmit(self, message: Readmit) -> Answer:
+        """What an operator asked for, done if there is anything to do."""
+        run, learner = self._server.run, message.learner
+        member = None if run is None else run.driver.core.members.get(learner)
+        if run is None or member is None:
+            return Answer(done=False, text=f"there is no learner {learner} in this run")
+        if not member.quarantined:
+            return Answer(done=False, text=f"learner {learner} is not in quarantine")
+        run.driver.feed(message)
+        return Answer(done=True, text=f"learner {learner} is let in again")
 
     def _is_present(self, message: Any) -> bool:
         """Whether the link's learner says it as who it is now, rather than as who it was. Raises ProtocolError: neither."""
