@@ -231,18 +231,20 @@ def test_a_client_is_what_its_token_allows_and_the_syncer_serves(fabric: SimpleN
 
 
 def test_the_roles_that_a_syncer_serves() -> None:
-    assert {"learner", "observer"} == SERVED
+    assert {"learner", "observer", "operator"} == SERVED
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_what_each_role_may_say(role: Any) -> None:
     said = {kind.cls.__name__ for kind in KINDS if kind.cls in accepted(role, "server")}
     learner = {"Join", "LayoutText", "ProvideInitial", "Report", "Abstain", "Contribution", "Received", "TakenOver", "Leave",
-               "Vitals", "StatusRequest", "Chunk"}  # fmt: skip
-    assert said == {"learner": learner, "observer": {"StatusRequest"}}.get(role, set())
+               "Vitals", "StatusRequest", "Chunk", "Ping"}  # fmt: skip
+    watching = {"StatusRequest", "Ping"}
+    assert said == {"learner": learner, "observer": watching, "operator": watching | {"Readmit"}}.get(role, set())
     heard = {kind.cls.__name__ for kind in KINDS if kind.cls in accepted(role, "client")}
-    sent = {kind.cls.__name__ for kind in KINDS if kind.sender != "client"} - {"Challenge", "Greeting"}
-    assert heard == {"learner": sent, "observer": {"StatusText", "Refused"}}.get(role, {"Refused"})
+    sent = {kind.cls.__name__ for kind in KINDS if kind.sender != "client"} - {"Challenge", "Greeting", "Answer"}
+    watched = {"StatusText", "Refused", "Ping"}
+    assert heard == {"learner": sent, "observer": watched, "operator": watched | {"Answer"}}.get(role, {"Refused"})
 
 
 OBSERVED = [kind for kind in KINDS if kind.sender != "server" and kind.cls not in accepted("observer", "server")]

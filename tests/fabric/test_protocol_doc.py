@@ -21,18 +21,19 @@ import pytest
 from skerry.codecs import CODECS
 from skerry.core.layout import Layout, TensorSpec, build_layout
 from skerry.core.messages import Contribution, Count, Outcome, Report, Verdict
-from skerry.fabric import bodies, connection, link, listener, wire
+from skerry.fabric import bodies, connection, link, listener, pulse, ranges, wire
 from skerry.fabric.address import Endpoint
 from skerry.fabric.handshake import FEATURES, REMEDIES, SERVED
-from skerry.fabric.messages import EVERYBODY, KINDS, Challenge, Chunk, Hello, Kind, Role
+from skerry.fabric.messages import EVERYBODY, KINDS, Challenge, Chunk, Hello, Kind, Ping, Role
 from skerry.fabric.tokens import Token
+from skerry.syncer.meters import MOMENT
 from skerry.syncer.session import LONGEST_LAYOUT, LONGEST_LEAP
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "protocol.md").read_text()
 ROWS = {cells[1]: cells for cells in ([c.strip() for c in line.strip("|").split("|")] for line in TEXT.splitlines()
                                       if re.match(r"\| \d+ \|", line))}  # fmt: skip
 TYPES = {int: "int", str: "str", bytes: "bytes", bool: "bool", float: "float", float | None: "float or nil", Count: "Count",
-         tuple[int, ...]: "[int]", tuple[Count, ...]: "[Count]",
+         tuple[int, ...]: "[int]", tuple[float, ...]: "[float]", tuple[Count, ...]: "[Count]",
          tuple[str, ...]: "[str]", tuple[Endpoint, ...]: "[Endpoint]"}  # fmt: skip
 
 
@@ -53,8 +54,8 @@ def described(kind: Kind) -> str:
 def test_every_message_stands_in_the_tables_exactly(kind: Kind) -> None:
     number, _, where, sender, fields, _ = ROWS[f"`{kind.cls.__name__}`"]
     assert int(number) == kind.number
-    handshake = not kind.roles or kind.roles == EVERYBODY
-    assert where == ("control, bulk" if handshake else "bulk" if kind.bulk else "control")
+    both = not kind.roles or kind.roles == EVERYBODY or kind.cls is Ping
+    assert where == ("control, bulk" if both else "bulk" if kind.bulk else "control")
     assert sender == kind.sender
     assert fields == described(kind)
 
@@ -85,13 +86,27 @@ def test_the_limits_are_those_of_the_code() -> None:
         f"| separate pieces of a body | {bodies.MOST_PIECES} |",
         f"| LayoutText's body | {LONGEST_LAYOUT >> 20} MiB |",
         f"| connections that have not proved a token yet | {listener.MOST_STRANGERS} |",
+        f"| of these from one address (IPv6: one network of 64 bits) | {listener.MOST_OF_ONE} |",
         f"| time for a handshake | {connection.PATIENCE:g} s |",
         f"| time without a byte in the middle of a frame or body | {connection.STALL:g} s |",
         f"| control messages unacknowledged by the peer's machine | {link.VANISHED:g} s |",
         f"| messages waiting for a peer that does not read | {connection.LARGEST_BACKLOG >> 20} MiB |",
         f"| a clock ahead of the run's step | {LONGEST_LEAP} steps |",
+        f"| a Join's generation ahead of what is known of its learner | {LONGEST_LEAP} |",
+        f"| steps a second that a learner claims, since it was first heard of | `syncer.max_steps_s`, and {MOMENT:g} s' "
+        "worth |",
+        f"| tokens a second, likewise | `syncer.max_tokens_s`, and {MOMENT:g} s' worth |",
     ):
         assert row in TEXT
+    for words in (
+        f"ints are 0 to 2^{ranges.LARGEST.bit_length()} - 1",
+        f"at most {ranges.LONGEST_NAME} characters",
+        f"reasons {ranges.LONGEST_TEXT}, bytes {ranges.LONGEST_BYTES}, arrays 2^{ranges.LONGEST_LIST.bit_length() - 1}",
+        "`heartbeat` {:g} to {:g}".format(*ranges.BETWEEN["heartbeat"]),
+        f"After {pulse.SILENT} heartbeats of that (and {pulse.LEAST:g} s",
+        f"within the last {listener.MOMENT:g} s",
+    ):
+        assert words in TEXT.replace("\n", " ")
     assert f"The version described here is **{wire.VERSION}**" in TEXT
 
 
@@ -101,13 +116,13 @@ def test_the_example_frame_is_a_real_one() -> None:
 
 
 def test_the_test_vector_of_the_handshake_holds() -> None:
-    first = Hello(role="learner", nonce=bytes(range(32)), software="example 1", lowest=2, highest=2, features=("codec:fp32",))
+    first = Hello(role="learner", nonce=bytes(range(32)), software="example 1", lowest=3, highest=3, features=("codec:fp32",))
     hello = wire.encode(first)[wire.HEADER.size :]
-    second = Challenge(nonce=bytes(range(32, 64)), version=2, features=("codec:fp32",))
+    second = Challenge(nonce=bytes(range(32, 64)), version=3, features=("codec:fp32",))
     challenge = wire.encode(second)[wire.HEADER.size :]
     token = Token(b"0123456789abcdef")
     squeezed = re.sub(r"\s", "", TEXT)
-    for part in (hello, challenge, token.proof("client", 2, hello, challenge), token.proof("server", 2, hello, challenge)):
+    for part in (hello, challenge, token.proof("client", 3, hello, challenge), token.proof("server", 3, hello, challenge)):
         assert part.hex() in squeezed
 
 
@@ -134,7 +149,7 @@ class ForeignClient:
 
     def send(self, kind: int, fields: Any, length: int = 0, chunk: bytes = b"") -> bytes:
         message = msgspec.msgpack.encode(fields)
-        self.socket.sendall(struct.pack("<4sHHIQ", b"SKRY", 2, kind, len(message), length) + message + chunk)
+        self.socket.sendall(struct.pack("<4sHHIQ", b"SKRY", 3, kind, len(message), length) + message + chunk)
         return message
 
     def send_body(self, kind: int, fields: dict[str, Any], body: bytes, number: int) -> None:
@@ -145,19 +160,19 @@ class ForeignClient:
 
     def read(self, kind: int) -> tuple[dict[str, Any], bytes]:
         magic, version, got, length, body = struct.unpack("<4sHHIQ", self._exactly(20))
-        assert (magic, version, got, body) == (b"SKRY", 2, kind, 0)
+        assert (magic, version, got, body) == (b"SKRY", 3, kind, 0)
         message = self._exactly(length)
         return msgspec.msgpack.decode(message), message
 
     def enter(self, token: bytes, role: str, session: str = "") -> dict[str, Any]:
         def mac(side: bytes) -> bytes:
-            text = b"skerry 2 " + side + hashlib.sha256(hello).digest() + hashlib.sha256(challenge).digest()
+            text = b"skerry 3 " + side + hashlib.sha256(hello).digest() + hashlib.sha256(challenge).digest()
             return hmac.new(token, text, "sha256").digest()
 
-        hello = self.send(1, {"role": role, "nonce": bytes(32), "session": session, "lowest": 2, "highest": 2,
+        hello = self.send(1, {"role": role, "nonce": bytes(32), "session": session, "lowest": 3, "highest": 3,
                               "features": ["codec:fp32"]})  # fmt: skip
         agreed, challenge = self.read(2)
-        assert agreed["version"] == 2 and agreed["features"] == ["codec:fp32"]
+        assert agreed["version"] == 3 and agreed["features"] == ["codec:fp32"]
         self.send(3, {"mac": mac(b"client")})
         greeting, _ = self.read(4)
         assert greeting["mac"] == mac(b"server")

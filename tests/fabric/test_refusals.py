@@ -50,6 +50,23 @@ async def stranger(listener: Listener, data: bytes, *, finish: bool = False) -> 
         writer.close()
 
 
+async def strangers(listener: Listener, count: int, host: str = "127.0.0.1") -> list[Any]:
+    """So many connections that say nothing, from that address."""
+    before = listener.arrived
+    streams = [await asyncio.open_connection(listener.address.host, listener.address.port, local_addr=(host, 0))
+               for _ in range(count)]  # fmt: skip
+    while listener.arrived < before + count:
+        await asyncio.sleep(0)
+    return streams
+
+
+async def until_they_are_old(listener: Listener) -> None:
+    """So old that they may lose their places."""
+    loop = asyncio.get_running_loop()
+    while any(loop.time() - one.since < listener_module.MOMENT for one in listener._strangers.values()):
+        await asyncio.sleep(0.01)
+
+
 def refusal(answer: bytes) -> Any:
     reader = FrameReader()
     reader.buffer()[: len(answer)] = answer
@@ -108,7 +125,8 @@ def test_another_runs_learner_is_refused(fabric: SimpleNamespace) -> None:
         (b"GET / HTTP/1.1\r\n\r\n", "protocol", "not a Skerry frame"),
         (b"\x16\x03\x01\x02\x00\x01\x00", "protocol", "the peer speaks TLS"),
         (HEADER.pack(MAGIC, VERSION, 1, 1 << 31, 0), "protocol", "at most 4096 are allowed"),
-        (HEADER.pack(MAGIC, VERSION, 15, 10, 1 << 62) + b"\x80" * 10, "protocol", "malformed Contribution"),
+        (HEADER.pack(MAGIC, VERSION, 15, 10, 1 << 62), "protocol", "a Contribution with a body of 4611686018427387904 bytes"),
+        (HEADER.pack(MAGIC, VERSION, 15, 10, 1 << 50) + b"\x80" * 10, "protocol", "malformed Contribution"),
         (HEADER.pack(MAGIC, VERSION, 1, 4, 0) + b"\xc1\xc1\xc1\xc1", "protocol", "malformed Hello"),
         (encode(StatusRequest()), "protocol", "StatusRequest where the handshake wants a Hello"),
         (encode(hello("learner"))[:30], "lost", "in the middle of a frame"),
@@ -157,12 +175,72 @@ def test_the_number_of_strangers_is_bounded(fabric: SimpleNamespace, monkeypatch
 
     async def run() -> None:
         async with fabric.listening() as (listener, host):
-            streams = [await asyncio.open_connection(*str(listener.address).split(":")) for _ in range(3)]
-            assert "in their handshake already" in (await host.until("refused", "silent"))[2]
+            streams = await strangers(listener, 2)
+            await until_they_are_old(listener)
+            streams += await strangers(listener, 1)
+            assert "it was the oldest in its handshake" in (await host.until("refused", "silent"))[2]
+            assert await asyncio.wait_for(streams[0][0].read(), 20) == b"" and not streams[1][0].at_eof()
+            await until_they_are_old(listener)
+            await still_serves(fabric, listener)
             for _, writer in streams:
                 writer.close()
-            await host.until("refused", "lost")
-            await still_serves(fabric, listener)
+
+    asyncio.run(run())
+
+
+def test_a_crowd_does_not_push_out_who_has_just_come(fabric: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener_module, "MOST_OF_ONE", 2)
+    monkeypatch.setattr(listener_module, "MOMENT", 1000.0)
+
+    async def run() -> None:
+        async with fabric.listening() as (listener, host):
+            streams = await strangers(listener, 3)
+            assert await asyncio.wait_for(streams[2][0].read(), 20) == b""
+            assert "too many connections" in (await host.until("refused", "silent"))[2]
+            assert not streams[0][0].at_eof() and not streams[1][0].at_eof()
+            for _, writer in streams:
+                writer.close()
+
+    asyncio.run(run())
+
+
+def test_strangers_of_one_address_take_no_place_from_another(fabric: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On loopback every address of 127.0.0.0/8 can be a host."""
+    monkeypatch.setattr(listener_module, "MOST_OF_ONE", 2)
+    monkeypatch.setattr(listener_module, "MOMENT", 0.0)
+
+    async def run() -> None:
+        async with fabric.listening() as (listener, host):
+            honest = await strangers(listener, 1, "127.0.0.2")
+            crowd = await strangers(listener, 8)
+            while len(host.said("refused")) < 6:
+                await host.until("refused")
+                await asyncio.sleep(0)
+            assert not honest[0][0].at_eof(), "the oldest of all, but of another address"
+            assert all([await asyncio.wait_for(reader.read(), 20) == b"" for reader, _ in crowd[:6]])
+            for _, writer in honest + crowd:
+                writer.close()
+
+    asyncio.run(run())
+
+
+def test_five_hundred_idle_strangers_keep_no_learner_out(fabric: SimpleNamespace) -> None:
+    async def run() -> None:
+        async with fabric.listening() as (listener, _):
+            crowd = await strangers(listener, 500)
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            while True:
+                try:
+                    link = await connect(listener.address, token=fabric.TOKEN, handler=fabric.Recorder())
+                    break
+                except UnreachableError:
+                    await asyncio.sleep(0.1)  # as an agent does
+            assert loop.time() - began < 5
+            link.close()
+            await link.wait_closed()
+            for _, writer in crowd:
+                writer.close()
 
     asyncio.run(run())
 

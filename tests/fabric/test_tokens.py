@@ -17,7 +17,7 @@ def test_a_file_with_the_secret_alone(tmp_path: Path) -> None:
     file.write_text(f"\n  {SECRET} \n")
     token = Token.read(file)
     assert token == Token(SECRET.encode()) == Keyring.read(file).find("run")
-    assert token.identity == Identity(name="run", roles=frozenset({"learner", "observer"}), learner=-1)
+    assert token.identity == Identity(name="run", roles=frozenset({"learner", "observer", "operator"}), learner=-1)
     assert "0123456789" not in f"{token!r} {token}"
     file.write_text("too short\n")
     with pytest.raises(ConfigError, match=r"shorter than 16 characters; .*openssl rand") as caught:

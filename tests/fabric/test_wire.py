@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from typing import Any
 
@@ -10,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skerry.core.messages import Contribution, Count, Join, Refused, Report
+from skerry.core.messages import Contribution, Count, Join, Refused, Report, Verdict, Welcome
 from skerry.errors import ProtocolError
 from skerry.fabric.address import Endpoint
-from skerry.fabric.messages import KINDS, Chunk, Hello, StatusText
+from skerry.fabric.messages import KINDS, Chunk, Hello, LayoutText, StatusText
+from skerry.fabric.ranges import LARGEST, LONGEST_BYTES, LONGEST_LIST, checker
 from skerry.fabric.wire import (
     HEADER,
     LARGEST_CHUNK,
@@ -29,34 +31,44 @@ from skerry.fabric.wire import (
     encode,
 )
 
-INTEGERS = st.integers(-(2**63), 2**63 - 1)
+EDGES = (-(2**63), -2, -1, 0, 1, LARGEST, LARGEST + 1, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
+INTEGERS = st.integers(0, LARGEST) | st.sampled_from([edge for edge in EDGES if 0 <= edge <= LARGEST])
 COUNTS = st.builds(Count, INTEGERS, INTEGERS, INTEGERS)
+PORTS = st.integers(1, 65535)
 BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     int: INTEGERS,
     str: st.text(max_size=50),
     bytes: st.binary(max_size=50),
     bool: st.booleans(),
-    float: st.floats(allow_nan=False),
-    float | None: st.none() | st.floats(allow_nan=False),
+    float: st.floats(allow_nan=False, allow_infinity=False),
+    float | None: st.none() | st.floats(allow_nan=False, allow_infinity=False),
     Count: COUNTS,
     tuple[int, ...]: st.lists(INTEGERS, max_size=5).map(tuple),
+    tuple[float, ...]: st.just(()),
     tuple[Count, ...]: st.lists(COUNTS, max_size=5).map(tuple),
     tuple[str, ...]: st.lists(st.text(max_size=20), max_size=5).map(tuple),
     tuple[Endpoint, ...]: st.lists(
-        st.builds(Endpoint, kind=st.text(max_size=9), host=st.text(max_size=9), port=INTEGERS), max_size=3
+        st.builds(Endpoint, kind=st.text(max_size=9), host=st.text(max_size=9), port=PORTS), max_size=3
     ).map(tuple),
 }
+BY_NAME: dict[str, st.SearchStrategy[Any]] = {
+    "flaw": st.just(""), "progress": st.floats(0, 1), "heartbeat": st.floats(0.01, 3600),
+    "bases": st.lists(st.integers(-1, 9)).map(tuple), "lowest": st.integers(0, 65535), "highest": st.integers(0, 65535),
+}  # fmt: skip
 
 
 def messages(cls: type[Any]) -> st.SearchStrategy[Any]:
-    """Any message of that class."""
+    """Any message of that class that may be."""
     hints = typing.get_type_hints(cls)
-    known = {
-        field.name: BY_TYPE[hints[field.name]]
-        if hints[field.name] in BY_TYPE
-        else st.sampled_from(typing.get_args(hints[field.name]))
-        for field in dataclasses.fields(cls)
-    }
+    known = {}
+    for field in dataclasses.fields(cls):
+        hint = hints[field.name]
+        if field.name in BY_NAME:
+            known[field.name] = BY_NAME[field.name]
+        else:
+            known[field.name] = BY_TYPE[hint] if hint in BY_TYPE else st.sampled_from(typing.get_args(hint))
+        if field.default == -1:
+            known[field.name] |= st.just(-1)
     return st.builds(cls, **known)
 
 
@@ -81,7 +93,7 @@ def frames(kind: Any) -> st.SearchStrategy[Sent]:
     if kind.cls is Chunk:
         chunk = CHUNKS
     elif kind.bulk:
-        body, number = st.integers(1, 2**64 - 1), INTEGERS
+        body, number = st.integers(1, LARGEST), INTEGERS
     return st.tuples(messages(kind.cls), body, number, chunk).map(lambda parts: Sent(*parts))
 
 
@@ -137,6 +149,78 @@ def test_truncated_frames_give_nothing(frame: Sent, data: st.DataObject) -> None
     assert reader.within
 
 
+OUTSIDE: dict[Any, list[Any]] = {
+    int: [edge for edge in EDGES if not -1 <= edge <= LARGEST],
+    float: [math.nan, math.inf, -math.inf],
+    str: ["x" * ((1 << 22) + 1)],
+    bytes: [b"x" * (LONGEST_BYTES + 1)],
+    Count: [Count(*(bad if at == place else 1 for at in range(3))) for place in range(3)
+            for bad in (-1, LARGEST + 1, 2**64 - 1)],
+    Endpoint: [Endpoint(kind="syncer", host="here", port=port) for port in (-1, 0, 65536, 2**63)],
+    bool: [],
+}
+
+
+def outside(hint: Any) -> list[Any]:
+    """Values of that type which no field may have."""
+    if hint in OUTSIDE:
+        return OUTSIDE[hint]
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is tuple:
+        return [(bad,) for bad in outside(arguments[0]) if not isinstance(bad, str)] + [(0,) * (LONGEST_LIST + 1)]
+    return [] if typing.get_origin(hint) is typing.Literal else outside(arguments[0])
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.cls.__name__)
+@given(data=st.data())
+@settings(max_examples=3, deadline=None)
+def test_a_field_outside_its_range_is_named(kind: Any, data: st.DataObject) -> None:
+    message = data.draw(messages(kind.cls))
+    check = checker(kind.cls)
+    check(message)
+    hints = typing.get_type_hints(kind.cls)
+    for field in dataclasses.fields(kind.cls):
+        for bad in outside(hints[field.name]):
+            with pytest.raises(ProtocolError, match=f"a {kind.cls.__name__} with {field.name} .*, which cannot be"):
+                check(dataclasses.replace(message, **{field.name: bad}))
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (Join(layout="x", generation=2**64 - 1), "a Join with generation 18446744073709551615"),
+        (Join(layout="x", count=Count(1, 2**64 - 1, 1)), "a Join with count"),
+        (Report(learner=-1, generation=1, clock=1, count=Count()), "a Report with learner -1"),
+        (Report(learner=0, generation=1, clock=1, count=Count(-1, 0, 0)), "a Report with count"),
+        (Verdict(learner=0, generation=1, fragment=0, step=-2, verdict="late"), "a Verdict with step -2"),
+        (Hello(role="learner", nonce=b"n", highest=65536), "a Hello with highest 65536"),
+        (Welcome(learner=0, generation=1, clock=0, first_step=0, progress=math.nan), "a Welcome with progress nan"),
+    ],
+)  # fmt: skip
+def test_what_comes_with_a_field_outside_its_range_ends_with_its_name(message: Any, words: str) -> None:
+    with pytest.raises(ProtocolError, match=words):
+        feed(FrameReader(LARGEST_MESSAGE), encode(message), 1 << 20)
+
+
+@pytest.mark.parametrize("number", [-1, LARGEST + 1])
+def test_the_number_of_a_body_has_a_range_too(number: int) -> None:
+    with pytest.raises(ProtocolError, match="a LayoutText whose body has the number"):
+        feed(FrameReader(LARGEST_MESSAGE), encode(LayoutText(hash="x"), 1, number=number), 1 << 20)
+
+
+def test_what_the_receiver_says_of_a_body_cannot_be_said_by_its_sender() -> None:
+    said = Contribution(learner=1, generation=1, fragment=0, step=0, base=0, since=Count(), until=Count(1, 2, 3), flaw="mine")
+    with pytest.raises(ProtocolError, match="a Contribution with flaw 'mine'"):
+        feed(FrameReader(LARGEST_MESSAGE), encode(said, 1), 1 << 20)
+
+
+@given(st.lists(FRAMES, min_size=2, max_size=6), st.randoms(use_true_random=False))
+@settings(max_examples=50, deadline=None)
+def test_frames_in_any_order_are_each_understood(frames: list[Sent], random: Any) -> None:
+    random.shuffle(frames)
+    assert feed(FrameReader(LARGEST_MESSAGE), b"".join(frame.data for frame in frames), 1 << 20) == frames
+
+
 @given(st.binary(min_size=1, max_size=300), st.integers(1, 300))
 @settings(max_examples=200, deadline=None)
 def test_garbage_raises_a_protocol_error_or_waits_for_more(data: bytes, step: int) -> None:
@@ -168,6 +252,7 @@ def test_a_frame_with_some_bytes_changed_does_no_harm(frame: Sent, changes: list
         ((MAGIC, VERSION, 999, 0, 0), "unknown kind 999"),
         ((MAGIC, VERSION, 1, LARGEST_HELLO + 1, 0), "at most"),
         ((MAGIC, VERSION, 13, 10, 5), "body of 5 bytes"),  # a Report has none
+        ((MAGIC, VERSION, 15, 10, LARGEST + 1), f"body of {LARGEST + 1} bytes"),
         ((MAGIC, VERSION, 15, 10, 0), "body of 0 bytes"),  # a Contribution has one
         ((MAGIC, VERSION, 6, 10, 0), "a Chunk with a body of 0 bytes"),
         ((MAGIC, VERSION, 6, 10, LARGEST_CHUNK + 1), f"a Chunk of {LARGEST_CHUNK + 1} bytes; at most {LARGEST_CHUNK}"),

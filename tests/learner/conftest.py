@@ -20,7 +20,7 @@ import torch
 
 import skerry
 from skerry.core.layout import Layout
-from skerry.core.messages import Delivery, Join, ProvideInitial, Report, RequestInitial, Welcome
+from skerry.core.messages import Delivery, Farewell, Join, Leave, ProvideInitial, Report, RequestInitial, Welcome
 from skerry.core.policy import Policy
 from skerry.fabric.link import Link
 from skerry.fabric.listener import Listener
@@ -44,6 +44,7 @@ class ScriptedSyncer:
         self.layout: Layout | None = None
         self.values: dict[int, np.ndarray] = {}  # seeded
         self.links: list[Link] = []
+        self.hears_leaves = True
         self._news: queue.Queue[tuple[Any, bytes]] = queue.Queue()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
@@ -72,6 +73,8 @@ class ScriptedSyncer:
             self.reports.append(message)
         elif isinstance(message, Vitals):
             self.vitals.append(message)
+        elif isinstance(message, Leave) and self.hears_leaves:
+            link.send(Farewell(learner=message.learner, generation=message.generation))
         self._news.put((message, b""))
 
     def bulk_buffer(self, link: Link, message: Any, nbytes: int) -> memoryview:

@@ -13,6 +13,7 @@ from skerry.core.messages import Ask, Contribution, Count, Delivery, Join, Provi
 from skerry.core.policy import Policy
 from skerry.core.syncer import SyncerCore
 from skerry.drive.syncer import SyncerDriver
+from skerry.syncer.meters import Meters
 from skerry.syncer.plane import ThreadPlane
 from skerry.syncer.session import Session
 from skerry.syncer.worker import Worker
@@ -52,7 +53,8 @@ class Place:
         self.plane = ThreadPlane(POLICY, LAYOUT, self.worker, 4)
         clock = asyncio.get_running_loop().time
         self.driver = SyncerDriver(self.core, self.plane, clock=clock, timer=lambda due: None, log=None)
-        self.policy = POLICY
+        self.policy, self.run, self.max_learners = POLICY, self, 100
+        self.meters = Meters(1000.0, 1e8, clock)
 
     def told(self, session: Session, message: Any) -> None: ...
 

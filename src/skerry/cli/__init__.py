@@ -25,6 +25,7 @@ COMMANDS = {
     "plan": "choose sites, learners and policy for a fleet: time, cost, what limits it, and the config.toml",
     "sample": "write text with a model that a run exported",
     "status": "say how a run is doing",
+    "readmit": "let a quarantined learner in again",
 }
 INTERRUPTED = 130
 

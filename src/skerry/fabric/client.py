@@ -8,20 +8,21 @@ import socket
 import ssl
 from typing import Any
 
+from skerry.core.messages import Readmit
 from skerry.errors import ProtocolError, RefusedError, SkerryError, UnreachableError
 from skerry.fabric.address import Address
 from skerry.fabric.connection import PATIENCE, Connection
 from skerry.fabric.handshake import Agreement, ask_in, hello
 from skerry.fabric.link import Handler, Link
-from skerry.fabric.messages import Hello, Role, StatusRequest, StatusText
+from skerry.fabric.messages import Answer, Hello, Role, StatusRequest, StatusText
 from skerry.fabric.tls import TlsConfig, certificate_error
 from skerry.fabric.tokens import Token
 
 
 async def connect(address: Address | str, *, token: Token, handler: Handler, run: str = "", role: Role = "learner",
                   learner: int = -1, tls: TlsConfig | None = None, timeout: float = PATIENCE) -> Link:  # fmt: skip
-    """Open a link with the syncer at `address`. `run`: the run that it must serve ("" = any). `role`: learner or observer.
-    `learner`: the id that it wants to join under (-1 = any).
+    """Open a link with the syncer at `address`. `run`: the run that it must serve ("" = any). `role`: learner, observer or
+    operator. `learner`: the id that it wants to join under (-1 = any).
 
     Nothing is passed to the handler before the caller's next await. Raises UnreachableError (try again later),
     RefusedError (its code says why), ConfigError (TLS files).
@@ -51,36 +52,50 @@ async def connect(address: Address | str, *, token: Token, handler: Handler, run
 
 async def ask_status(address: Address | str, *, token: Token, tls: TlsConfig | None = None, timeout: float = PATIENCE) -> str:
     """The syncer's status as JSON text, asked once. Raises what connect raises."""
-    answer = _Answer()
-    link = await connect(address, token=token, handler=answer, role="observer", tls=tls, timeout=timeout)
-    link.send(StatusRequest())
+    answer: StatusText = await _ask(address, StatusRequest(), StatusText, "observer", token, tls, timeout)
+    return answer.text
+
+
+async def ask_readmit(address: Address | str, learner: int, *, token: Token, tls: TlsConfig | None = None,
+                      timeout: float = PATIENCE) -> Answer:  # fmt: skip
+    """Let a quarantined learner in again; what became of that. Raises what connect raises."""
+    answer: Answer = await _ask(address, Readmit(learner=learner), Answer, "operator", token, tls, timeout)
+    return answer
+
+
+async def _ask(address: Address | str, question: Any, kind: type[Any], role: Role, token: Token, tls: TlsConfig | None,
+               timeout: float) -> Any:  # fmt: skip
+    waiter = _Waiter(kind)
+    link = await connect(address, token=token, handler=waiter, role=role, tls=tls, timeout=timeout)
+    link.send(question)
     try:
         async with asyncio.timeout(timeout):
-            return await answer.text
+            return await waiter.came
     except (TimeoutError, ConnectionError) as error:
-        raise UnreachableError(f"the syncer at {link.peer} gave no status: {error or 'no answer'}",
+        raise UnreachableError(f"the syncer at {link.peer} gave no answer: {error or 'none came'}",
                                remedy="try again") from error  # fmt: skip
     finally:
         link.close()
         await link.wait_closed()
 
 
-class _Answer:
-    """Handler of an observer's link that waits for one StatusText."""
+class _Waiter:
+    """Handler of a link without bodies that waits for one message of that kind."""
 
-    def __init__(self) -> None:
-        self.text: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    def __init__(self, kind: type[Any]) -> None:
+        self.came: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._kind = kind
 
     def on_message(self, link: Link, message: Any) -> None:
-        if isinstance(message, StatusText) and not self.text.done():
-            self.text.set_result(message.text)
+        if isinstance(message, self._kind) and not self.came.done():
+            self.came.set_result(message)
 
     def on_closed(self, link: Link, reason: str) -> None:
-        if not self.text.done():
-            self.text.set_exception(ConnectionError(reason))
+        if not self.came.done():
+            self.came.set_exception(ConnectionError(reason))
 
     def bulk_buffer(self, link: Link, message: Any, nbytes: int) -> None:
-        raise ProtocolError("a body on an observer's link")
+        raise ProtocolError("a body on a link without any")
 
     def on_bulk(self, link: Link, message: Any, buffer: memoryview) -> None: ...
 

@@ -170,6 +170,17 @@ class Connection(asyncio.BufferedProtocol):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
 
     @property
+    def idle(self) -> bool:
+        """Whether a message that is sent now leaves at once: no body is under way, and nothing waits."""
+        return (self.reason is None and self._transport is not None and not self._sending.locked()
+                and self._transport.get_write_buffer_size() == 0)  # fmt: skip
+
+    @property
+    def reading(self) -> bool:
+        """Whether what comes is read: not while the receiver has no memory for it."""
+        return self._transport is not None and self._transport.is_reading()
+
+    @property
     def made(self) -> bool:
         """Whether it was ever open: with TLS, whether its handshake succeeded."""
         return self._transport is not None

@@ -132,6 +132,7 @@ REMEDIES = {
     "session": "connect again",
     "layout": "build the same model as the run's first learner",
     "over": "the run has ended; start another, or resume it with a larger budget",
+    "full": "join as a learner that the run knows, or raise syncer.max_learners and resume the run",
     "superseded": "give each learner an id of its own",
     "protocol": "install the same release of skerry on both sides; if it is the same, report this",
 }

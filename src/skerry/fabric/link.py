@@ -1,9 +1,9 @@
 """A link: what two processes have between them, the same on both sides. A control connection, and for learners a bulk
 connection, so that messages never wait behind bodies.
 
-Rules: each connection keeps its order; between the two there is none. When either ends, the link ends. What was sent
-then may be lost; a new link's Join makes it good. A handler is called on the event loop's thread and must not block; it
-may raise ProtocolError to end the link for what the peer sent.
+Rules: each connection keeps its order; between the two there is none. When either ends, the link ends; whoever connected ends
+it when either falls silent (pulse.py). What was sent then may be lost; a new link's Join makes it good. A handler is called
+on the event loop's thread and must not block; it may raise ProtocolError to end the link for what the peer sent.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from skerry.core.messages import Refused
 from skerry.errors import ProtocolError
 from skerry.fabric.bodies import Bodies
 from skerry.fabric.connection import Connection
-from skerry.fabric.messages import BY_CLASS, Greeting, Role, Side, accepted
+from skerry.fabric.messages import BY_CLASS, Greeting, Ping, Role, Side, accepted
+from skerry.fabric.pulse import Pulse
 from skerry.fabric.tokens import Identity
 from skerry.fabric.wire import Frame
 
+LONGEST_REASON = 1000  # characters
 VANISHED = 60.0  # seconds that sent messages may stay unacknowledged by the peer's machine before the link ends
 
 
@@ -63,6 +65,7 @@ class Link:
         self._reason: str | None = None
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._accepts = accepted(role, side)
+        self._pulse: Pulse | None = None
         self._numbers = itertools.count()  # of the bodies sent
         self._bodies = Bodies(self._room)
 
@@ -90,6 +93,9 @@ class Link:
         self._control.set_vanished(VANISHED)
         for connection in self._connections():
             connection.start(self)
+        if not self.ended.done():
+            named = list(zip(("control", "bulk"), self._connections(), strict=False))
+            self._pulse = Pulse(named, self.greeting.heartbeat, self._dead if self._side == "client" else None)
 
     def send(self, message: Any) -> None:
         """Send a message without a body; returns at once. On an ended link it is dropped. A peer that lets too many
@@ -120,6 +126,13 @@ class Link:
         """Wait until the link has ended and on_closed was called."""
         await asyncio.shield(self.ended)
 
+    def _dead(self, reason: str) -> None:
+        """The other end, or the way to it, is gone without a word."""
+        if self._reason is None:
+            self._reason = reason
+        for connection in self._connections():
+            connection.end(reason, abort=True)
+
     # ---------------------------------------------------------------- what its connections call
 
     def frame(self, connection: Connection, frame: Frame) -> None:
@@ -130,7 +143,7 @@ class Link:
             self.close(f"the peer gave this side up: {message.reason}")
         elif frame.body:
             self._bodies.announce(frame)
-        else:
+        elif type(message) is not Ping:
             self._handler.on_message(self, message)
 
     def place(self, connection: Connection, chunk: Frame) -> memoryview | None:
@@ -148,7 +161,7 @@ class Link:
 
     def fault(self, connection: Connection, error: ProtocolError) -> None:
         if self._side == "server":
-            self._control.send(Refused(code="protocol", reason=str(error)))
+            self._control.send(Refused(code="protocol", reason=str(error)[:LONGEST_REASON]))
         self.close(f"protocol error: {error}")
 
     def lost(self, connection: Connection, reason: str) -> None:
@@ -162,6 +175,8 @@ class Link:
         for other in others:
             other.end(reason, abort=other.reason is None)
         if not others and not self.ended.done():
+            if self._pulse is not None:
+                self._pulse.stop()
             self.ended.set_result(None)
             self._handler.on_closed(self, self._reason)
 
@@ -170,7 +185,7 @@ class Link:
 
     def _check(self, connection: Connection, frame: Frame) -> None:
         message, bulk = frame.message, connection is self._bulk
-        if type(message) not in self._accepts or (frame.body > 0) != bulk:
+        if type(message) not in self._accepts or ((frame.body > 0) != bulk and type(message) is not Ping):
             where = "bulk" if bulk else "control"
             raise ProtocolError(f"a {type(message).__name__} on the {where} connection of a {self.role}'s link")
 

@@ -1,18 +1,21 @@
 """The server's side: a listening socket whose connections become links once they have proved a token.
 
-Rules: nothing that a stranger does harms others: the number of connections in their handshake, their time and the length
-of their messages are bounded, and each that fails ends with a reason that is reported.
+Rules: nothing that a stranger does harms others: the number of connections in their handshake (of all, and of one address),
+their time and the length of their messages are bounded, and each that fails ends with a reason that is reported. A new one
+takes the oldest one's place; of its own address first, so that nobody keeps others out. Only one that has hardly come keeps
+its place: many honest learners may come at once, and must not push each other out for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import secrets
 import socket
 import ssl
 from collections.abc import Set
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from skerry.errors import ConfigError, ProtocolError, UnreachableError
@@ -24,7 +27,9 @@ from skerry.fabric.messages import Greeting
 from skerry.fabric.tls import TlsConfig
 from skerry.fabric.tokens import Keyring
 
-MOST_STRANGERS = 256  # connections that have not proved the token yet
+MOST_STRANGERS = 128  # connections that have not proved the token yet
+MOST_OF_ONE = 32  # of these from one address (IPv6: from one network of 64 bits)
+MOMENT = 0.1  # seconds in which a handshake is over, if nothing is in its way
 PAUSE = 1.0  # seconds, when no connection can be accepted (no file descriptors left)
 
 
@@ -36,6 +41,16 @@ class Server(Protocol):
 
     def refused(self, peer: str, code: str, reason: str) -> None:
         """A connection ended in its handshake: for the log. `code` as in Refused, or: tls, silent, lost."""
+
+
+@dataclass(slots=True)
+class Stranger:
+    """A connection in its handshake: where it comes from, since when, what sees to it."""
+
+    home: str
+    since: float
+    task: asyncio.Task[None]
+    evicted: bool = False
 
 
 class Listener:
@@ -54,11 +69,12 @@ class Listener:
         self._patience = patience
         self._stall = stall
         self._arriving: set[asyncio.Task[None]] = set()
-        self._strangers: set[Connection] = set()
+        self._strangers: dict[Connection, Stranger] = {}  # in order of arrival
         self._halves: dict[str, tuple[str, asyncio.Future[Connection]]] = {}  # sessions that wait for their bulk
         # connection, with the name of the token that it must come with
         self._links: set[Link] = set()
         self._past = (0, 0)  # bytes in and out of ended links
+        self.arrived = 0  # connections, let in or not
         self._accepting = asyncio.create_task(self._accept())
 
     @staticmethod
@@ -106,16 +122,33 @@ class Listener:
                 self._server.refused("", "lost", f"cannot accept a connection: {error.strerror}")
                 await asyncio.sleep(PAUSE)
                 continue
-            peer = str(Address(*address[:2]))
-            if len(self._strangers) >= MOST_STRANGERS:
+            self.arrived += 1
+            peer, home = str(Address(*address[:2])), _home(address[0])
+            if not self._make_room(home, loop.time()):
                 sock.close()
-                self._server.refused(peer, "silent", f"{MOST_STRANGERS} connections are in their handshake already")
+                self._server.refused(peer, "silent", "too many connections have come from its address at once")
                 continue
             connection = Connection(peer, stall=self._stall)
-            self._strangers.add(connection)
             task = asyncio.create_task(self._admit(sock, connection))
+            self._strangers[connection] = Stranger(home, loop.time(), task)
             self._arriving.add(task)
             task.add_done_callback(self._arriving.discard)
+            await asyncio.sleep(0)  # accepting does not wait while more have come: those that are here have their turn
+
+    def _make_room(self, home: str, now: float) -> bool:
+        """Whether there is a place for one more from that address; the oldest that is not let in yet loses it."""
+        everybody = [one for one in self._strangers.values() if not one.evicted]
+        crowd = [one for one in everybody if one.home == home]
+        if len(crowd) < MOST_OF_ONE:
+            if len(everybody) < MOST_STRANGERS:
+                return True
+            crowd = crowd or everybody
+        oldest = crowd[0]
+        if now - oldest.since < MOMENT:
+            return False
+        oldest.evicted = True
+        oldest.task.cancel()
+        return True
 
     async def _admit(self, sock: socket.socket, connection: Connection) -> None:
         """See a new connection through its handshake, or end it with a reason."""
@@ -131,15 +164,22 @@ class Listener:
             code, reason = _explained(error, self._patience, in_tls)
             connection.end(reason, abort=not isinstance(error, Denied))
             self._server.refused(connection.peer, code, reason)
+        except asyncio.CancelledError:
+            evicted = connection in self._strangers and self._strangers[connection].evicted
+            reason = "others wanted in, and it was the oldest in its handshake" if evicted else "the syncer ends"
+            connection.end(reason, abort=True)
+            if evicted:
+                self._server.refused(connection.peer, "silent", reason)
+            raise
         except BaseException:
-            connection.end("the syncer ends", abort=True)
+            connection.end("a fault of the syncer", abort=True)
             raise
         finally:
-            self._strangers.discard(connection)
+            self._strangers.pop(connection, None)
 
     async def _greet(self, connection: Connection) -> None:
         arrival = await let_in(connection, self._keyring, self._greeting.run, self._needs)
-        self._strangers.discard(connection)  # else those that wait for their bulk connection would keep it out
+        self._strangers.pop(connection, None)  # else those that wait for their bulk connection would keep it out
         greeting = replace(self._greeting, mac=arrival.mac)
         if arrival.role is None:
             half = self._half(arrival)
@@ -175,6 +215,14 @@ class Listener:
     def _forget(self, link: Link) -> None:
         self._links.discard(link)
         self._past = (self._past[0] + link.bytes_in, self._past[1] + link.bytes_out)
+
+
+def _home(host: str) -> str:
+    """What counts as one address: of IPv6 the network, for a host there has as many addresses as it likes."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if address.version == 4:
+        return host
+    return str(address.ipv4_mapped or ipaddress.ip_network((address.packed[:8] + bytes(8), 64)))
 
 
 def _bind(where: Address) -> socket.socket:

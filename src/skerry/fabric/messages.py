@@ -1,9 +1,9 @@
 """What travels besides the core's vocabulary, and the table of everything that may travel.
 
 Rules: a kind's number is never reused. A bulk message travels on the bulk connection and has a body; every other message
-travels on the control connection and has none. What a side gets that the table does not give to the link's role ends the
-link. Hello and Refused keep their form in every version: fields are only added. docs/protocol.md describes all of it (a
-test compares).
+travels on the control connection and has none, but Ping, which travels on both. What a side gets that the table does not give
+to the link's role ends the link. Hello and Refused keep their form in every version: fields are only added. docs/protocol.md
+describes all of it (a test compares).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from skerry.core import messages as core
 from skerry.fabric.address import Endpoint
 
-Role = Literal["learner", "observer", "standby", "plane", "aggregator"]
+Role = Literal["learner", "observer", "operator", "standby", "plane", "aggregator"]
 Side = Literal["client", "server"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
@@ -77,6 +77,11 @@ class Chunk:
     offset: int  # bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ping:
+    """Nothing but a sign of life, on a connection on which nothing else left for a heartbeat."""
+
+
 # ---------------------------------------------------------------- beside the core
 
 
@@ -118,8 +123,17 @@ class StatusText:
     text: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What became of an operator's wish."""
+
+    done: bool
+    text: str  # for the operator
+
+
 LEARNERS: frozenset[Role] = frozenset({"learner"})
-OBSERVERS: frozenset[Role] = frozenset({"learner", "observer"})
+OPERATORS: frozenset[Role] = frozenset({"operator"})
+OBSERVERS: frozenset[Role] = frozenset({"learner", "observer", "operator"})
 EVERYBODY: frozenset[Role] = frozenset(ROLES)
 NOBODY: frozenset[Role] = frozenset()  # of the handshake: on no link
 
@@ -142,6 +156,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(4, Greeting, "server", roles=NOBODY),
     Kind(5, core.Refused, "server", roles=EVERYBODY),
     Kind(6, Chunk, "both", bulk=True),
+    Kind(7, Ping, "both", roles=OBSERVERS),
     Kind(10, core.Join, "client"),
     Kind(11, LayoutText, "client", bulk=True),
     Kind(12, core.ProvideInitial, "client", bulk=True),
@@ -153,6 +168,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(18, core.Leave, "client"),
     Kind(19, Vitals, "client"),
     Kind(20, StatusRequest, "client", roles=OBSERVERS),
+    Kind(21, core.Readmit, "client", roles=OPERATORS),
     Kind(30, core.Welcome, "server"),
     Kind(31, core.RequestInitial, "server"),
     Kind(32, core.Ask, "server"),
@@ -164,6 +180,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(38, StatusText, "server", roles=OBSERVERS),
     Kind(39, core.Farewell, "server"),
     Kind(40, core.Quarantined, "server"),
+    Kind(41, Answer, "server", roles=OPERATORS),
 )
 BY_NUMBER = {kind.number: kind for kind in KINDS}
 BY_CLASS = {kind.cls: kind for kind in KINDS}

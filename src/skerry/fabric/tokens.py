@@ -1,6 +1,6 @@
 """Tokens: a name, what it may be, and a secret that proves it. A token file holds either
 
-    the secret alone                              token "run": any learner, or an observer
+    the secret alone                              token "run": any learner, an observer, or an operator
     skerry-token NAME ROLES SECRET                one a line; ROLES: learner, learner=ID, observer, ... with commas between
 
 Rules: a secret is never shown, logged or sent. A syncer reads a whole file; who joins reads one that holds a single token.
@@ -27,7 +27,7 @@ class Identity:
     """Whose token it is. `learner`: the only learner that it may be; -1: any."""
 
     name: str = "run"
-    roles: frozenset[Role] = frozenset({"learner", "observer"})
+    roles: frozenset[Role] = frozenset({"learner", "observer", "operator"})
     learner: int = -1
 
     def __post_init__(self) -> None:

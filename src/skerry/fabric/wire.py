@@ -7,7 +7,8 @@ A frame is a header of 20 bytes, little-endian, then the message, then, of a Chu
     body length: of an announced body; of a Chunk: of the bytes that follow it; else 0
 
 Rules: every length is checked before anything is allocated for it; a chunk is written straight into memory which the
-caller gives after it has seen its head; whatever is wrong raises ProtocolError, after which a reader is unusable.
+caller gives after it has seen its head; every field of a message is in its range (ranges.py); whatever is wrong raises
+ProtocolError, after which a reader is unusable.
 The header and the messages Hello and Refused keep this form in every version, so that a mismatch can be told to the peer.
 """
 
@@ -21,8 +22,9 @@ import msgspec
 from skerry.core.messages import Refused
 from skerry.errors import ProtocolError
 from skerry.fabric.messages import BY_CLASS, BY_NUMBER, Chunk, Hello
+from skerry.fabric.ranges import checker, whole
 
-SPOKEN = range(2, 3)  # versions of the protocol
+SPOKEN = range(3, 4)  # versions of the protocol
 VERSION = SPOKEN[-1]
 HEADER = struct.Struct("<4sHHIQ")
 MAGIC = b"SKRY"
@@ -37,6 +39,7 @@ _decoders: dict[int, msgspec.msgpack.Decoder[Any]] = {
     kind.number: msgspec.msgpack.Decoder(tuple[int, kind.cls] if kind.cls in _announcing else kind.cls)  # type: ignore[name-defined]
     for kind in BY_NUMBER.values()
 }
+_checks = {kind.number: checker(kind.cls) for kind in BY_NUMBER.values()}
 _TIMELESS = frozenset(BY_CLASS[cls].number for cls in (Hello, Refused))  # read in any version
 
 
@@ -163,7 +166,7 @@ class FrameReader:
             raise ProtocolError(f"a frame of unknown kind {number}")
         if length > self.limit:
             raise ProtocolError(f"a {kind.cls.__name__} of {length} bytes; at most {self.limit} are allowed")
-        if kind.bulk != (body > 0):
+        if kind.bulk != (body > 0) or not whole(body):
             raise ProtocolError(f"a {kind.cls.__name__} with a body of {body} bytes")
         if kind.cls is Chunk and body > LARGEST_CHUNK:
             raise ProtocolError(f"a Chunk of {body} bytes; at most {LARGEST_CHUNK} are allowed")
@@ -190,4 +193,10 @@ def _decode(number: int, raw: bytes) -> tuple[Any, int]:
         got = _decoders[number].decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"a malformed {BY_NUMBER[number].cls.__name__}: {error}") from error
-    return (got[1], got[0]) if BY_NUMBER[number].cls in _announcing else (got, 0)
+    name = 0
+    if BY_NUMBER[number].cls in _announcing:
+        name, got = got
+        if not whole(name):
+            raise ProtocolError(f"a {BY_NUMBER[number].cls.__name__} whose body has the number {name}, which cannot be")
+    _checks[number](got)
+    return got, name

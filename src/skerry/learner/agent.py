@@ -3,9 +3,10 @@
     trainer <-- orders.Channel --> Agent: LearnerDriver(LearnerCore, Holdings) <-- uplink.Uplink --> syncer
 
 Rules: every decision is LearnerCore's, and LearnerDriver says what follows from it; here are the process, the channel, the
-clock and the words for the user. It may be killed at any instant. It ends when the trainer does, with a Leave that bears the
-trainer's last counters. What goes wrong before there is a core (a token that cannot be read, a syncer that refuses the first
-handshake) the trainer raises. No torch, directly or through anything imported.
+clock and the words for the user. It may be killed at any instant. When the trainer has ended it stays, connecting again if it
+must, until the syncer has heard its Leave, which bears the trainer's last counters, or final_timeout is over. What goes wrong
+before there is a core (a token that cannot be read, a syncer that refuses the first handshake) the trainer raises. No torch,
+directly or through anything imported.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import msgspec
 
 from skerry.core.layout import build_layout
 from skerry.core.learner import LearnerCore
-from skerry.core.messages import Delivery, Refused
+from skerry.core.messages import Amend, Delivery, Refused
 from skerry.core.orders import (
     Beat,
     CopiedOut,
@@ -66,6 +67,8 @@ class Agent:
         self._policy = setup.policy
         self._island: tuple[LearnerDriver, Holdings] | None = None  # from the trainer's Attached on
         self._given_up = False
+        self._alone = False  # the trainer has ended
+        self._let_go = asyncio.Event()
         self._refusal: SkerryError | None = None  # the error that the core is being told of as Refused
         self._waiting_out: deque[CopyOut] = deque()  # the first and the last round's, for a free slot
         self._attached = asyncio.Event()
@@ -93,7 +96,7 @@ class Agent:
             await self._finished
             loop.remove_reader(self._channel.socket)
             loop.remove_reader(death)
-            await self._say_last_word()
+            await self._say_last_word(tasks)
         finally:
             for task in tasks:
                 task.cancel()
@@ -111,17 +114,22 @@ class Agent:
                 continue
             (driver, holdings), core = self._island, self._island[0].core
             driver.feed(time.monotonic(), Beat())
-            if core.joined:
+            if core.joined and not self._alone:
                 self._uplink.send(vitals(holdings.memory, self._setup.trainer_pid))
                 if not core.begun:
                     here, all_ = sum(version >= 0 for version in core.memory.base), len(core.memory.base)
                     self._notices.keep_saying("begin", f"waiting for the run's values ({here} of {all_} fragments are here)")
 
-    async def _say_last_word(self) -> None:
-        """Leave, with the counters that the trainer published last."""
+    async def _say_last_word(self, tasks: list[asyncio.Task[None]]) -> None:
+        """Leave, with the counters that the trainer published last; until it was heard, or the core gives up."""
+        self._alone = True
+        asyncio.get_running_loop().remove_writer(self._channel.socket)
         if self._island is not None:
             driver, holdings = self._island
             driver.feed(time.monotonic(), TrainerEnded(count=holdings.memory.pulse().counters, reason="the trainer has ended"))
+            heard = asyncio.create_task(self._let_go.wait())
+            await asyncio.wait([heard, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            heard.cancel()
         self._given_up = True
         await self._uplink.close(_LAST_WORD)
 
@@ -208,6 +216,7 @@ class Agent:
 
     def detach(self, order: Detach) -> None:
         """It is all over."""
+        self._let_go.set()
         self._post(order)
 
     def reject(self, action: Reject) -> None:
@@ -219,13 +228,15 @@ class Agent:
         if self._refusal is None:
             self._notices.keep_saying(action.text.split()[0], action.text)
         else:
-            self._notices.keep_saying("link", f"{self._refusal}; {self.meanwhile()}")
+            self._notices.keep_saying("link", f"{self._refusal}; {self.meanwhile()}", str(self._refusal))
 
     def _raise(self, error: SkerryError) -> None:
         code = error.code if isinstance(error, RefusedError) else ""
         self._post(Raise(error=type(error).__name__, message=error.message, remedy=error.remedy, code=code))
 
     def _post(self, order: Order, slot: int = -1) -> None:
+        if self._alone:
+            return
         self._channel.post(order, slot)
         self._flush()
 
@@ -239,10 +250,13 @@ class Agent:
     # ------------------------------------------------------------------ learner.uplink.Owner
 
     def linked(self, policy: str, run_id: str) -> None:
-        """There is a link. The trainer lays the memory out by the policy; then there is a core, and it joins."""
+        """There is a link. The trainer lays the memory out by the policy; then there is a core, and it joins. Of a policy that
+        was amended while there was no link the core hears first."""
         if not self._policy:
             self._policy = policy
             self._post(Greeted(policy=policy, run_id=run_id))
+        if self._island is not None and (now := msgspec.json.decode(policy, type=Policy)) != self._island[0].core.policy:
+            self._feed(Amend(policy=now))
         self._join()
 
     def unlinked(self) -> None:

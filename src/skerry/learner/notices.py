@@ -1,4 +1,4 @@
-"""Lines for the learner's user: once when something begins, then every minute while it lasts."""
+"""Lines for the learner's user: once when something begins or its reason changes, then every minute while it lasts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 import time
 
 EVERY = 60.0  # seconds
+MOST = 8  # reasons on one topic that are told of in that time
 
 
 class Notices:
@@ -13,7 +14,7 @@ class Notices:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._said: dict[str, float] = {}  # topic -> when
+        self._said: dict[str, dict[str, float]] = {}  # topic -> reason -> when
 
     def say(self, text: str) -> None:
         """Say it now. A terminal that is gone hears nothing."""
@@ -22,12 +23,14 @@ class Notices:
         except OSError:
             pass
 
-    def keep_saying(self, topic: str, text: str) -> None:
-        """Say it unless something on this topic was said in the last minute."""
+    def keep_saying(self, topic: str, text: str, reason: str = "") -> None:
+        """Say it unless something on this topic, and for this reason, was said in the last minute."""
         now = time.monotonic()
-        if now - self._said.get(topic, -EVERY) >= EVERY:
-            self._said[topic] = now
+        said = {known: when for known, when in self._said.get(topic, {}).items() if now - when < EVERY}
+        if reason not in said and len(said) < MOST:
+            said[reason] = now
             self.say(text)
+        self._said[topic] = said
 
     def over(self, topic: str, text: str) -> None:
         """Say that it is over, if anything was said on this topic."""

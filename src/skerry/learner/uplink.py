@@ -2,7 +2,8 @@
 
 Rules: a message that finds no link is dropped, since every Join bears the learner's whole state. Bodies wait in line for
 the bulk connection; one that nobody wants any more when its turn comes is not sent. The run is the first one that let us
-in: another run at the same address, or another policy, is refused.
+in: another run at the same address is refused, and a policy that differs in more than may be amended. A link that falls silent
+ends by itself (fabric/pulse.py). After one that held for a while the first attempt comes at once.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from skerry.fabric.tokens import Token
 from skerry.learner.config import LearnerConfig
 from skerry.learner.notices import Notices
 
-_STEADY = 10.0  # seconds: after a link that held so long the first attempt comes soon
+_STEADY = 10.0  # seconds: after a link that held so long the first attempt comes at once
 
 
 class Owner(Protocol):
@@ -92,7 +93,7 @@ class Uplink:
                                      tls=self._config.tls)  # fmt: skip
             except SkerryError as error:
                 if isinstance(error, UnreachableError) or where not in self._addresses.configured:  # hearsay may be wrong
-                    self._notices.keep_saying("link", f"{error}; {self._owner.meanwhile()}")
+                    self._notices.keep_saying("link", f"{error}; {self._owner.meanwhile()}", str(error))
                 else:
                     self._owner.unwelcome(error)
             else:
@@ -101,6 +102,7 @@ class Uplink:
                 await self._use(link)
                 if time.monotonic() - began > _STEADY:
                     waits = backoff(random.Random())
+                    continue
             await asyncio.sleep(next(waits))
 
     def send(self, message: Any) -> None:
@@ -131,10 +133,11 @@ class Uplink:
 
     async def _use(self, link: Link) -> None:
         greeting = link.greeting
-        if self._policy and not _same_policy(self._policy, greeting.policy):
+        changed = _changed(self._policy or greeting.policy, greeting.policy)
+        if changed:
             link.close()
-            self._owner.unwelcome(RefusedError(f"the syncer at {link.peer} has another policy than the run had", code="layout",
-                                               remedy="restart this learner"))  # fmt: skip
+            self._owner.unwelcome(RefusedError(f"the syncer at {link.peer} was resumed with another policy: {changed}",
+                                               code="layout", remedy="resume it with the policy that the run had"))  # fmt: skip
         else:
             self._policy, self._run_id, self.heartbeat = greeting.policy, greeting.run, greeting.heartbeat
             self._link, self._bodies = link, asyncio.Queue()
@@ -181,11 +184,11 @@ class Uplink:
             self._link = None
             self._owner.unlinked()
             if not self._owner.over:
-                text = f"the link with the syncer at {link.peer} has ended ({reason}); {self._owner.meanwhile()}"
-                self._notices.keep_saying("link", text)
+                text = f"the link with the syncer at {link.peer} has ended ({reason})"
+                self._notices.keep_saying("link", f"{text}; {self._owner.meanwhile()}", text)
 
 
-def _same_policy(one: str, other: str) -> bool:
-    """Whether two policies (JSON) differ in no more than the run's budget."""
-    first, second = (msgspec.json.decode(text, type=Policy).replace(steps=0, tokens=0) for text in (one, other))
-    return first == second
+def _changed(before: str, after: str) -> str:
+    """In what two policies (JSON) differ that may not change while a run lives."""
+    old, new = (msgspec.json.decode(text, type=Policy) for text in (before, after))
+    return ", ".join(f"{name} = {getattr(new, name)} instead of {getattr(old, name)}" for name in old.differences(new))

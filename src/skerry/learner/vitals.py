@@ -19,6 +19,6 @@ def vitals(memory: IslandMemory, trainer_pid: int) -> Vitals:
     return Vitals(
         learner=memory.learner, generation=memory.generation, median_step_us=int(np.median(steps)) if steps.size else 0,
         max_gap_us=pulse.max_gap_us, max_hook_us=pulse.max_hook_us, hook_us=pulse.hook_us,
-        span_us=pulse.busy_us + pulse.waited_us, loss=None if math.isnan(pulse.loss) else pulse.loss,
+        span_us=pulse.busy_us + pulse.waited_us, loss=pulse.loss if math.isfinite(pulse.loss) else None,
         pid_trainer=trainer_pid, pid_agent=os.getpid(), host=socket.gethostname(),
     )  # fmt: skip

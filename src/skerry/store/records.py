@@ -47,13 +47,15 @@ class Begin(Record, frozen=True, kw_only=True, tag_field="kind", tag="event"):
 
 
 class Event(Record, frozen=True, kw_only=True, tag_field="kind", tag="event", omit_defaults=True):
-    """Something happened. `event`: an EventName, or a newer release's. `learner` -1: none is meant; `code`: of a refusal."""
+    """Something happened. `event`: an EventName, or a newer release's. `learner` -1: none is meant; `code`: of a refusal;
+    `times`: of its kind as many happened since one was told last, and the text is the last one's."""
 
     t: float
     event: str
     text: str = ""
     learner: int = -1
     code: str = ""
+    times: int = 1
 
 
 class Round(Record, frozen=True, kw_only=True, tag_field="kind", tag="round"):

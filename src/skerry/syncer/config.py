@@ -34,7 +34,14 @@ class SyncerConfig:
     insecure: bool = False
     """Allow listening beyond this machine without TLS."""
     heartbeat: float = 1.0
-    """Seconds: a learner reports at least so often."""
+    """Seconds: on each connection something is said at least so often; a learner that hears nothing for three of them (and for
+    two seconds) connects anew."""
+    max_steps_s: float = 1000.0
+    """Steps a second that a learner may claim, since it was first heard of; who claims more loses its link."""
+    max_tokens_s: float = 1e8
+    """Tokens a second that a learner may claim, likewise."""
+    max_learners: int = 4096
+    """Learners that a run may have had, in all; further ones are refused."""
     buffers: int = 16
     """Contributions that may be received at once (memory: so many times the largest fragment); more must wait."""
     durability: Literal["process", "machine"] = "process"
@@ -57,10 +64,10 @@ class SyncerConfig:
     """Form of the log on stderr; auto: console on a terminal, else JSON."""
 
     def __post_init__(self) -> None:
-        for name in ("buffers", "snapshot_rounds"):
+        for name in ("buffers", "snapshot_rounds", "max_learners"):
             if getattr(self, name) < 1:
                 raise _bad(name, getattr(self, name), "give 1 or more")
-        for name in ("heartbeat", "export_patience"):
+        for name in ("heartbeat", "export_patience", "max_steps_s", "max_tokens_s"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise _bad(name, getattr(self, name), "give a positive number")
         for name in ("port", "metrics_port"):

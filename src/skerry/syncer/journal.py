@@ -1,7 +1,8 @@
 """What the operator reads while a run goes on: the structured log on stderr and the records of metrics.jsonl, kept together.
 
-Rules: nothing here decides anything or raises; every event of the run is one line in both. One more record in metrics.jsonl for
-each round (RoundLog) and, once a second, for the run and for each learner (Samples).
+Rules: nothing here decides anything or raises; every event of the run is one line in both, but of one kind that comes in
+crowds, which is counted (gather.py). One more record in metrics.jsonl for each round (RoundLog) and, once a second, for the
+run and for each learner (Samples).
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from skerry.core.syncer import SyncerCore
 from skerry.fabric.messages import Vitals
 from skerry.store.metrics import MetricsLog
 from skerry.store.records import ALARMS, Begin, Event, EventName, Pace, Record, Round, Sample, State, Status
+from skerry.syncer.gather import Gatherer
 
+LONGEST = 500  # characters of an event's text
 SPAN = 5.0  # seconds over which tokens a second are taken
 LAST_ALARMS = 8  # the last ones, told to observers
 MOST_LINES = 64  # learners told of in metrics.jsonl a second; of more, each has its turn
@@ -59,6 +62,7 @@ class Journal:
         self._metrics = metrics
         self._clock = clock
         self._alarms: deque[Event] = deque(maxlen=LAST_ALARMS)
+        self._gatherer = Gatherer()
         self._looks = 0
 
     def begin(self, address: str, *, run: str, resumed: bool, metrics: str) -> None:
@@ -70,14 +74,21 @@ class Journal:
 
     def event(self, event: EventName, text: str = "", *, learner: int = -1, code: str = "") -> None:
         """Something happened."""
-        record = Event(t=self.now(), event=event, text=text, learner=learner, code=code)
-        said: dict[str, Any] = {"learner": learner} if learner >= 0 else {}
-        said |= {name: value for name, value in (("text", text), ("code", code)) if value}
-        if event in ALARMS:
-            self.log.warning(event, **said)
+        text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+        record = self._gatherer.take(self.now(), Event(t=self.now(), event=event, text=text, learner=learner, code=code))
+        if record is not None:
+            self._say(record)
+
+    def _say(self, record: Event) -> None:
+        said: dict[str, Any] = {"learner": record.learner} if record.learner >= 0 else {}
+        said |= {name: value for name, value in (("text", record.text), ("code", record.code)) if value}
+        if record.times > 1:
+            said["times"] = record.times
+        if record.event in ALARMS:
+            self.log.warning(record.event, **said)
             self._alarms.append(record)
         else:
-            self.log.info(event, **said)
+            self.log.info(record.event, **said)
         self.write(record)
 
     def trouble(self, text: str) -> None:
@@ -108,11 +119,15 @@ class Journal:
         self.trouble(f"the run's directory was removed; it was made again at {folder}, but for what was only there")
 
     def flush(self) -> None:
-        """Hand everything to the disk."""
+        """Hand everything to the disk. Once a second."""
+        for record in self._gatherer.due(self.now()):
+            self._say(record)
         self._metrics.flush()
 
     def close(self) -> None:
         """The end."""
+        for record in self._gatherer.rest():
+            self._say(record)
         self._metrics.close()
 
 

@@ -41,6 +41,7 @@ from skerry.syncer.clock import Clock
 from skerry.syncer.config import SyncerConfig
 from skerry.syncer.journal import Journal, make_log
 from skerry.syncer.keeper import Keeper, writing
+from skerry.syncer.meters import Meters, absence
 from skerry.syncer.prometheus import Exporter
 from skerry.syncer.run import Run, Surroundings
 from skerry.syncer.session import Session
@@ -74,6 +75,9 @@ class Server:
         self.run: Run | None = None
         self._clock = Clock(past.t if past else 0.0)
         self._traffic = past.traffic if past else (0, 0)
+        self.max_learners = config.max_learners
+        absent = absence(self._keeper.path / "metrics.jsonl") if past else 0.0
+        self.meters = Meters(config.max_steps_s, config.max_tokens_s, self._clock.now, absent)
         log = make_log(config.log)
         with writing(self._keeper.path):
             self._journal = Journal(log, MetricsLog(self._keeper.path / "metrics.jsonl", log.warning), self._clock.now)

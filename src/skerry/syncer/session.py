@@ -1,8 +1,9 @@
-"""One link, as the syncer sees it: a learner's, with its place in the run; or an observer's.
+"""One link, as the syncer sees it: a learner's, with its place in the run; or an observer's or operator's.
 
-Rules: nothing a peer sends reaches the core unless it could have come from an honest learner of this run: what makes no
-sense (`_check`) ends the link, what is said under another name than the link's is old news, which the driver drops. A session
-asks the plane for room and for values, says what came, and decides nothing.
+Rules: nothing a peer sends reaches the core unless it could have come from an honest learner of this run. What can be in no
+run has ended the link already (fabric/ranges.py); here it is ended for what cannot be in this one: another learner's name, a
+version that does not exist, more work than there was time for (meters.py). What is said of an earlier generation is old news,
+which the driver drops. A session asks the plane for room and for values, says what came, and decides nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from skerry.core.messages import (
     Join,
     Leave,
     ProvideInitial,
+    Readmit,
     Received,
     Refused,
     Report,
@@ -28,22 +30,29 @@ from skerry.core.messages import (
     Welcome,
 )
 from skerry.core.policy import Policy
+from skerry.core.syncer import SyncerCore
 from skerry.drive.syncer import Line, SyncerDriver
 from skerry.errors import ProtocolError
 from skerry.fabric.link import Link
-from skerry.fabric.messages import LayoutText, StatusRequest, Vitals
+from skerry.fabric.messages import Answer, LayoutText, StatusRequest, Vitals
+from skerry.syncer.meters import Meters
 from skerry.syncer.plane import Room, ThreadPlane
 from skerry.syncer.shelf import Edition
 
 LONGEST_LAYOUT = 64 << 20  # bytes of text
-LONGEST_LEAP = 1 << 20  # steps that a clock may be ahead of the run
-LARGEST = 1 << 62  # of ids, generations and counters
+LONGEST_LEAP = 1 << 20  # steps that a clock may be ahead of the run; generations that a Join may be ahead of what is known
 
 
 class Door(Protocol):
     """What a session needs of the server."""
 
     policy: Policy
+    meters: Meters
+    max_learners: int
+
+    @property
+    def run(self) -> Host | None:
+        """Once the layout is known."""
 
     def tell_status(self, link: Link) -> None:
         """Answer an observer."""
@@ -130,20 +139,20 @@ class Session(Line):
     def on_message(self, link: Link, message: Any) -> None:
         if isinstance(message, StatusRequest):
             self._server.tell_status(link)
+        elif isinstance(message, Readmit):
+            link.send(self._readmit(message))
         elif isinstance(message, Join):
             if self._joined:
                 raise ProtocolError("a second Join on one link")
             self._joined = True
-            self._check_join(message)
-            if link.identity.allows_learner(message.learner):
-                self._server.join(self, message)
-            else:
-                self.tell(Refused(code="identity", reason=link.identity.only))
+            self._join(message)
         elif self.run is None or not self.generation:
             return  # it has no place yet
+        elif not self._is_present(message):
+            return
         elif isinstance(message, Vitals):
             self._server.vitals_came(self, message)
-        elif self.run.driver.is_own(self, message):
+        elif self.run.driver.speaks(self):
             self._check(self.run, message)
             if isinstance(message, Leave):
                 self.left = message.reason
@@ -158,12 +167,13 @@ class Session(Line):
         run = self.run
         if run is None or not self.generation:
             raise ProtocolError(f"a {type(message).__name__} before Welcome")
-        self._check(run, message)
+        present = self._is_present(message) and run.driver.speaks(self)
+        self._check(run, message, present)
         plane, fragment, initial = run.plane, message.fragment, isinstance(message, ProvideInitial)
         expected = plane.nbytes(fragment, initial=initial)
         if nbytes != expected:
             raise ProtocolError(f"fragment {fragment} with a body of {nbytes} bytes instead of {expected}")
-        if initial and not run.driver.awaits_initial(self):
+        if initial and present and not run.driver.awaits_initial(self):
             raise ProtocolError("a ProvideInitial that was not asked for")
         if message.name in self._receiving:
             raise ProtocolError(f"a {type(message).__name__} that is on its way already")
@@ -198,47 +208,86 @@ class Session(Line):
 
     # ------------------------------------------------------------------ what may be fed to the core
 
-    def _check_join(self, message: Join) -> None:
-        """Raises ProtocolError for what no learner could say first."""
-        fragments, core = self._server.policy.fragments, None if self.run is None else self.run.driver.core
-        if not -1 <= message.learner < LARGEST or not 0 <= message.generation < LARGEST:
-            raise ProtocolError("a learner or a generation that cannot be")
+    def _join(self, message: Join) -> None:
+        """Let it ask for a place, if it may. Raises ProtocolError."""
+        server = self._server
+        core = None if server.run is None else server.run.driver.core
+        self._check_join(core, message)
+        if not self.link.identity.allows_learner(message.learner):
+            self.tell(Refused(code="identity", reason=self.link.identity.only))
+        elif core is not None and core.members.get(message.learner) is None and len(core.members) >= server.max_learners:
+            self.tell(Refused(code="full", reason=f"the run has had {server.max_learners:,} learners, which is its limit"))
+        else:
+            server.join(self, message)
+
+    def _check_join(self, core: SyncerCore | None, message: Join) -> None:
+        """Raises ProtocolError for what no learner of this run could say first."""
+        fragments = self._server.policy.fragments
         if len(message.bases) not in (0, fragments) or len(message.settled) != len(message.bases):
             raise ProtocolError(f"a Join that tells of {len(message.bases)} fragments where there are {fragments}")
-        _check_counts(0 if core is None else core.step, message.clock, message.count, *message.settled)
+        member = None if core is None else core.members.get(message.learner)
+        if message.generation > (0 if member is None else member.generation) + LONGEST_LEAP:
+            raise ProtocolError(f"a Join of generation {message.generation:,}")
+        _check_clock(0 if core is None else core.step, message.clock)
+        if core is not None and message.epoch == core.epoch:  # of an earlier start it may know more than was saved
+            for fragment, base in enumerate(message.bases):
+                _check_version(core.versions, fragment, base)
+        if core is not None and member is not None and member.generation == message.generation:
+            self._server.meters.charge(member, core.step, message.clock, message.count, *message.settled)
 
-    def _check(self, run: Host, message: Any) -> None:
+    def _readmit(self, message: Readmit) -> Answer:
+        """What an operator asked for, done if there is anything to do."""
+        run, learner = self._server.run, message.learner
+        member = None if run is None else run.driver.core.members.get(learner)
+        if run is None or member is None:
+            return Answer(done=False, text=f"there is no learner {learner} in this run")
+        if not member.quarantined:
+            return Answer(done=False, text=f"learner {learner} is not in quarantine")
+        run.driver.feed(message)
+        return Answer(done=True, text=f"learner {learner} is let in again")
+
+    def _is_present(self, message: Any) -> bool:
+        """Whether the link's learner says it as who it is now, rather than as who it was. Raises ProtocolError: neither."""
+        if message.learner != self.learner or message.generation > self.generation:
+            raise ProtocolError(f"a {type(message).__name__} of learner {message.learner}, generation {message.generation}, "
+                                f"from learner {self.learner}, generation {self.generation}")  # fmt: skip
+        return bool(message.generation == self.generation)
+
+    def _check(self, run: Host, message: Any, present: bool = True) -> None:
         """Raises ProtocolError for what no honest learner of this run could send."""
         fragment = getattr(message, "fragment", 0)
         core = run.driver.core
-        if not 0 <= fragment < core.policy.fragments:
+        if fragment >= core.policy.fragments:
             raise ProtocolError(f"there is no fragment {fragment}")
         match message:
             case Report(count=count, clock=clock):
-                _check_counts(core.step, clock, count)
+                self._check_work(core, clock, count)
             case TakenOver(count=count, settled=settled, clock=clock, version=version):
-                _check_counts(core.step, clock, settled, count)
                 _check_version(core.versions, fragment, version)
+                self._check_work(core, clock, settled, count)
             case Contribution(since=since, until=until, base=base):
-                _check_counts(core.step, 0, since, until)
-                _check_version(core.versions, fragment, base)
                 if until.tokens > since.tokens and until.steps <= since.steps:
                     raise ProtocolError("a Contribution of tokens without steps")
+                if present:  # by its past nothing is counted
+                    _check_version(core.versions, fragment, base)
+                    self._check_work(core, 0, since, until)
             case Leave(count=count):
-                _check_counts(core.step, 0, count)
+                self._check_work(core, 0, count)
             case Abstain() | Received() | ProvideInitial():
                 pass
             case _:
                 raise ProtocolError(f"a {type(message).__name__} from a learner")
 
+    def _check_work(self, core: SyncerCore, clock: int, *counts: Count) -> None:
+        _check_clock(core.step, clock)
+        self._server.meters.charge(core.members.by_id[self.learner], core.step, clock, *counts)
 
-def _check_counts(step: int, clock: int, *counts: Count) -> None:
-    if clock < 0 or any(min(count) < 0 or max(count) >= LARGEST for count in counts):
-        raise ProtocolError("counters that cannot be")
+
+def _check_clock(step: int, clock: int) -> None:
     if clock > step + LONGEST_LEAP:
         raise ProtocolError(f"a clock of {clock} when the run is at step {step}")
 
 
 def _check_version(versions: list[int], fragment: int, version: int) -> None:
-    if not 0 <= version <= (versions[fragment] if versions else -1):
+    if version > (versions[fragment] if versions else -1):
         raise ProtocolError(f"version {version} of fragment {fragment}, which does not exist")
