@@ -41,7 +41,7 @@ from skerry.fabric.client import connect
 from skerry.fabric.connection import Connection
 from skerry.fabric.handshake import ask_in, hello
 from skerry.fabric.messages import KINDS, Hello, Kind
-from skerry.fabric.ranges import LARGEST
+from skerry.fabric.ranges import EMPTY, LARGEST
 from skerry.fabric.tokens import Token
 from skerry.fabric.wire import MAGIC, VERSION
 from skerry.store.metrics import read
@@ -66,12 +66,15 @@ class Fuzzer:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
+        self._wild = 1.0  # how far from what is right the frame in hand is
         self.known: dict[str, Any] = {"hash": "x" * 64, "layout": "x" * 64}
 
     def frame(self, kind: Kind, *, headers: bool = True) -> bytes:
         """One of that kind; its header may be wrong, too."""
         rng = self.random
-        fields = {field.name: self._value(field.name, hint) for field, hint in _typed(kind.cls) if rng.random() < 0.97}
+        self._wild = 1.0 if rng.random() < 0.5 else 0.1
+        fields = {field.name: self._value(field.name, hint) for field, hint in _typed(kind.cls)
+                  if rng.random() > 0.03 * self._wild}  # fmt: skip
         raw = msgspec.msgpack.encode([self._edge(), fields] if kind.bulk and kind.cls.__name__ != "Chunk" else fields)
         length, version, number, magic = len(raw), VERSION, kind.number, MAGIC
         body = rng.choice((1, 100, 3200)) if kind.bulk else 0
@@ -90,11 +93,13 @@ class Fuzzer:
         rng = self.random
         if name in self.known and rng.random() < 0.7:
             return self.known[name]
-        if rng.random() < 0.02:
+        if name in EMPTY and rng.random() > 0.5 * self._wild:
+            return [] if typing.get_origin(hint) is tuple else ""
+        if rng.random() < 0.02 * self._wild:
             return rng.choice((None, [], {}, "", -1, b"", True))  # of another type
         arguments = typing.get_args(hint)
         if hint is int:
-            return self._edge() if rng.random() < 0.5 else rng.randrange(0, 40)
+            return self._edge() if rng.random() < 0.5 * self._wild else rng.randrange(0, 40)
         if hint is bool:
             return rng.random() < 0.5
         if hint is float or float in arguments:
@@ -104,7 +109,8 @@ class Fuzzer:
         if hint is bytes:
             return rng.randbytes(rng.choice((0, 1, 32, 32, 64, 65)))
         if hint is Count:
-            return [self._edge() if rng.random() < 0.3 else rng.randrange(0, 2000) for _ in range(rng.choice((3, 3, 3, 2, 4)))]
+            length = rng.choice((2, 4)) if rng.random() < 0.1 * self._wild else 3
+            return [self._edge() if rng.random() < 0.3 * self._wild else rng.randrange(0, 2000) for _ in range(length)]
         if typing.get_origin(hint) is tuple:
             return [self._value("", arguments[0]) for _ in range(rng.choice((0, 1, POLICY.fragments, POLICY.fragments, 50)))]
         if typing.get_origin(hint) is typing.Literal:
