@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from skerry.core.policy import Policy
+from skerry.errors import SkerryError
 from skerry.store.snapshot import load_snapshot
 from skerry.store.tape import segments, verify
 from support.puppet import PATIENCE, Puppet, small_layout, train, until
@@ -227,3 +229,37 @@ def test_a_disk_that_stays_full_is_given_up_with_a_clear_word(tmp_path):
         assert asyncio.run(play(syncer)) == 7
     assert "cannot save the run" in syncer.log and "free space" in syncer.log and "Traceback" not in syncer.log
     load_snapshot(run_dir / "store" / "snapshot.safetensors")
+
+
+def test_a_syncer_that_was_frozen_has_all_its_learners_back_as_they_were(tmp_path):
+    """They have given their links up meanwhile, and wait at its door, some of them more than once."""
+
+    async def keep(puppet, address):
+        while True:
+            if puppet.ended:
+                with contextlib.suppress(SkerryError):
+                    await puppet.join(address)
+            await asyncio.sleep(0.05)
+
+    async def play(syncer):
+        address = await syncer.ready()
+        puppets = await joined(address, 6)
+        keeping = [asyncio.create_task(keep(puppet, address)) for puppet in puppets]
+        syncer.process.send_signal(signal.SIGSTOP)
+        await until(lambda: all(puppet.ended for puppet in puppets))
+        assert all("nothing came on its" in puppet.ended for puppet in puppets)
+        for _ in range(40):  # attempts that nobody waits for any more
+            _, writer = await asyncio.open_connection(*address.split(":"))
+            writer.close()
+        syncer.process.send_signal(signal.SIGCONT)
+        await until(lambda: not any(puppet.ended for puppet in puppets) and all(puppet.core.joined for puppet in puppets))
+        base = versions(puppets)
+        await train(puppets, lambda: versions(puppets) >= base + 2)
+        for task in keeping:
+            task.cancel()
+        assert [puppet.memory.generation for puppet in puppets] == [1] * 6
+        assert await syncer.end(signal.SIGTERM) == 0
+
+    with SyncerProcess(tmp_path / "run", SETTINGS, heartbeat=0.1) as syncer:
+        asyncio.run(play(syncer))
+    assert len(syncer.lines) < 60, "and the log is short"
