@@ -85,7 +85,7 @@ class Scene:
         raise AttributeError(name)
 
     def screen(self, name: Any, then: Any) -> None:
-        then("")
+        then("", ())
 
     def close(self, close: Close, then: Any) -> None:
         self.done.append(("close", close))

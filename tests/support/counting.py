@@ -134,9 +134,10 @@ class CountingPlane:
         assert body <= {NAN}, "training had begun"
         self._submit(lambda: then("non-finite values" if body else ""))
 
-    def adopt(self, name: BodyName) -> None:
+    def adopt(self, name: BodyName, then: Callable[[], None]) -> None:
         assert not self._take(name) and self.held[name.fragment].version == 0, "a first value of a run that has begun"
         self.held[name.fragment] = Holding()
+        then()
 
     def screen(self, name: BodyName, then: Callable[[str, tuple[float, ...]], None]) -> None:
         body = self.bodies[name][-1]

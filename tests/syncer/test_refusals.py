@@ -387,7 +387,7 @@ def test_what_an_operator_can_get_wrong(tmp_path):
 
     with pytest.raises(DataError, match="cannot read"):
         scenario(tmp_path, play, init=tmp_path / "none")
-    with pytest.raises(RunDirError, match="no snapshot"):
+    with pytest.raises(RunDirError, match="holds no run to go on with"):
         scenario(tmp_path, play, resume=True)
     scenario(tmp_path, play)
     with pytest.raises(RunDirError, match="holds a run already"):

@@ -59,4 +59,4 @@ def test_a_run_from_its_first_learner_to_its_end(tmp_path, monkeypatch):
     told = {line["event"] for line in lines if line["kind"] == "event"}
     assert told >= {"begin", "join", "budget_reached", "run_over", "export"}
     assert {line["learner"] for line in lines if line["kind"] == "learner"} == {0, 1, 2}
-    assert sorted(p.name for p in (run_dir / "store").iterdir()) == ["initial.safetensors", "snapshot.safetensors"]
+    assert sorted(p.name for p in (run_dir / "store").iterdir()) == ["initial.safetensors", "snapshot.safetensors", "values"]

@@ -88,7 +88,9 @@ def played(play: Callable[[Place], Awaitable[None]]) -> None:
 
 def test_a_value_is_sent_under_its_own_versions_name_whatever_is_published_before_it_leaves() -> None:
     async def play(place: Place) -> None:
-        await place.plane.lay_out([0, 0], [0, 0])
+        for fragment in (0, 1):
+            place.plane.merger.adopt(fragment, np.zeros(LAYOUT.sizes[fragment], np.float32))
+        await place.plane.lay_out()
         place.driver.feed(Start())
         (one, link), _ = place.enter(0), place.enter(1)
         stand = {"learner": 0, "generation": 1, "settled": Count(), "count": Count(), "clock": 0, "version": 0}

@@ -94,8 +94,8 @@ class Plane(Protocol):
     def provide(self, name: BodyName, then: Callable[[str], None]) -> None:
         """Look at a first value; `then` hears what is wrong with it, or ""."""
 
-    def adopt(self, name: BodyName) -> None:
-        """It is the run's: version 0 of its fragment."""
+    def adopt(self, name: BodyName, then: Callable[[], None]) -> None:
+        """It is the run's: version 0 of its fragment. `then` hears when that is so, whatever dies."""
 
     def screen(self, name: BodyName, then: Callable[[str, tuple[float, ...]], None]) -> None:
         """Look at a contribution; `then` hears what is wrong with it, or "", and the norm of each piece of the fragment (none
@@ -269,13 +269,16 @@ class SyncerDriver:
     def provided(self, line: Line, message: ProvideInitial) -> None:
         """A first value has come, and lies with the plane."""
 
-        def looked_at(flaw: str) -> None:
-            if flaw or not self.awaits_initial(line):
-                self._plane.drop(message.name)
-            else:
-                self._plane.adopt(message.name)
+        def told(flaw: str = "") -> None:
             if self.is_own(line, message):
                 self.feed(replace(message, flaw=flaw) if flaw else message)
+
+        def looked_at(flaw: str) -> None:
+            if not flaw and self.awaits_initial(line):
+                self._plane.adopt(message.name, told)
+            else:
+                self._plane.drop(message.name)
+                told(flaw)
 
         self._plane.provide(message.name, looked_at)
 

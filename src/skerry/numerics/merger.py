@@ -73,10 +73,15 @@ class Merger:
     def adopt(self, fragment: int, theta: Body | Array | memoryview, momentum: Array | None = None, version: int = 0,
               step: int = 0, position: int = 0) -> None:  # fmt: skip
         """It is the run's: a first value, or one of a snapshot. In fp32."""
+        checksum = self.lay(fragment, theta, momentum)
+        self.slots.flip(fragment, version=version, step=step, position=position, checksum=checksum)
+
+    def lay(self, fragment: int, theta: Body | Array | memoryview, momentum: Array | None = None) -> int:
+        """Into the spare slot; gives its checksum."""
         slot = self.slots.spare(fragment)
         slot.theta[:] = np.frombuffer(theta, np.float32)
         slot.momentum[:] = 0 if momentum is None else momentum
-        self.slots.flip(fragment, version=version, step=step, position=position, checksum=checksum_of(slot))
+        return checksum_of(slot)
 
     def screen(self, fragment: int, body: memoryview) -> Screened:
         """First pass over a contribution."""

@@ -98,11 +98,20 @@ class ThreadPlane:
 
         self.worker.submit(self.merger.provide, name.fragment, room.memory, then=looked_at)
 
-    def adopt(self, name: BodyName) -> None:
-        room = self._next(name)
-        assert room.encoded is not None
-        self.shelf.put(Edition(name.fragment, 0, 0, room.encoded))
-        self.worker.submit(self.merger.adopt, name.fragment, room.memory)
+    def adopt(self, name: BodyName, then: Callable[[], None]) -> None:
+        room, before = self._next(name), self.merger.slots.headers[name.fragment]
+        encoded = room.encoded
+        assert encoded is not None
+
+        def laid(checksum: int) -> None:
+            asked = before.position + 1 if before else 0  # of two first values the later one counts
+            self._settle(name.fragment, Stands(0, 0, asked, checksum), kept)
+
+        def kept() -> None:
+            self.shelf.put(Edition(name.fragment, 0, 0, encoded))
+            then()
+
+        self.worker.submit(self.merger.lay, name.fragment, room.memory, then=laid)
 
     def screen(self, name: BodyName, then: Callable[[str, tuple[float, ...]], None]) -> None:
         room = self._held[name][-1]
@@ -145,8 +154,12 @@ class ThreadPlane:
             return str(error)
 
     def keep(self, close: Close, position: int, then: Callable[[], None]) -> None:
-        fragment, slots = close.fragment, self.merger.slots
-        stands = Stands(close.version, close.step, position, self._made[fragment, close.version].checksum)
+        checksum = self._made[close.fragment, close.version].checksum
+        self._settle(close.fragment, Stands(close.version, close.step, position, checksum), then)
+
+    def _settle(self, fragment: int, stands: Stands, then: Callable[[], None]) -> None:
+        """What lies in the spare slot is the fragment's value from now on."""
+        slots = self.merger.slots
 
         def kept(_: object) -> None:
             slots.turn(fragment, stands)

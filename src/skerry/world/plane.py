@@ -64,8 +64,9 @@ class VirtualPlane:
     def provide(self, name: BodyName, then: Callable[[str], None]) -> None:
         then(self.model.provide(name.fragment, self._come[name]))
 
-    def adopt(self, name: BodyName) -> None:
+    def adopt(self, name: BodyName, then: Callable[[], None]) -> None:
         self.model.adopt(name.fragment, self._come.pop(name))
+        then()
 
     def screen(self, name: BodyName, then: Callable[[str, tuple[float, ...]], None]) -> None:
         body = self._come.pop(name)
