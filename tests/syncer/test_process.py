@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ import pytest
 from skerry.core.policy import Policy
 from skerry.errors import SkerryError
 from skerry.store.snapshot import load_snapshot
-from skerry.store.tape import segments, verify
+from skerry.store.tape import replay, segments, verify
 from support.puppet import PATIENCE, Puppet, small_layout, train, until
 from support.syncer_process import SyncerProcess
 
@@ -38,6 +40,11 @@ def rounds(run_dir) -> list[dict]:
     text = (run_dir / "metrics.jsonl").read_text()
     lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
     return [line for line in lines if line["kind"] == "round"]
+
+
+def only_overlap(figures) -> bool:
+    """Whether nothing was lost by another cause."""
+    return not any(tokens for cause, tokens in figures["lost_by_cause"].items() if cause != "overlap")
 
 
 def versions(puppets) -> int:
@@ -67,7 +74,7 @@ def test_a_signal_saves_everything(tmp_path, number, code):
     (tape,) = segments(run_dir / "tape")
     assert verify(tape).difference == ""
     left = sorted(path.name for path in run_dir.iterdir())
-    assert left == ["address", "figures.json", "metrics.jsonl", "model", "store", "tape"]
+    assert left == ["address", "figures.json", "lock", "metrics.jsonl", "model", "run", "store", "tape"]
     assert "Traceback" not in syncer.log
 
 
@@ -80,50 +87,148 @@ def test_a_signal_before_anybody_came(tmp_path):
         assert asyncio.run(play(syncer)) == 130
 
 
-def test_killed_and_resumed_the_run_goes_on(tmp_path):
+@pytest.mark.parametrize("durability", ["process", "machine"])
+def test_killed_and_resumed_nothing_is_lost(tmp_path, durability):
     run_dir = tmp_path / "run"
-    snapshot = run_dir / "store" / "snapshot.safetensors"
+    puppets: list[Puppet] = []
 
     def in_time() -> bool:
         return not any(puppet.ahead for puppet in puppets)
 
-    def some_rounds_are_saved() -> bool:
-        return versions(puppets) >= 6 and snapshot.exists() and all(v > 0 for v, _ in load_snapshot(snapshot).published)
-
-    puppets: list[Puppet] = []
-
-    async def play():
-        with SyncerProcess(run_dir, SETTINGS, snapshot_rounds=4) as syncer:
+    async def play() -> int:
+        with SyncerProcess(run_dir, SETTINGS, durability=durability) as syncer:
             address = await syncer.ready()
             puppets.extend(await joined(address))
-            await train(puppets, some_rounds_are_saved, pace=in_time)
+            await train(puppets, lambda: versions(puppets) >= 6, pace=in_time)
             assert await syncer.end(signal.SIGKILL) == -9
-        saved = load_snapshot(snapshot)
-        policy = {**SETTINGS, "steps": saved.state["members"]["step"] + 120}
-        assert saved.state["members"]["step"] > 0
         await train(puppets, lambda: all(p.ended for p in puppets))
         for puppet in puppets:
             for _ in range(3):
                 puppet.step()  # nobody stops for want of a syncer
-        with SyncerProcess(run_dir, policy, snapshot_rounds=4, resume=True) as syncer:
+        told = max(max(puppet.memory.base) for puppet in puppets)
+        steps = max(puppet.core.clock for puppet in puppets) + 60
+        run = (run_dir / "run").read_text().strip()
+        with SyncerProcess(run_dir, {**SETTINGS, "steps": steps}, durability=durability, resume=True) as syncer:
             assert await syncer.ready() == address, "where its learners look for it"
             for puppet in puppets:
-                await puppet.join(address, run=saved.run)
-            await until(lambda: all(puppet.memory.generation == 2 for puppet in puppets))
+                await puppet.join(address, run=run)
             await train(puppets, lambda: all(puppet.over for puppet in puppets), pace=in_time)
             assert await syncer.end() == 0
-        return saved, [puppet.count for puppet in puppets]
+        assert max(max(puppet.memory.base) for puppet in puppets) > told
+        return steps
 
-    saved, counts = asyncio.run(play())
+    steps = asyncio.run(play())
     figures = json.loads((run_dir / "figures.json").read_text())
     ledger = figures["ledger"]
-    assert figures["run"] == saved.run and figures["step"] == saved.state["members"]["step"] + 120
-    assert ledger["processed"] == ledger["merged"] + ledger["lost"] and ledger["pending"] == 0
-    assert figures["tokens_processed"] == sum(count.tokens for count in counts), "counted, though no syncer was there"
-    assert figures["lost_by_cause"]["died"] > 0
-    assert figures["bytes_up"] > saved.traffic[0] > 0 and 0 < figures["goodput"] < 1
+    assert [puppet.memory.generation for puppet in puppets] == [1, 1], "as who they were"
+    assert figures["step"] == steps and ledger["pending"] == 0
+    assert ledger["processed"] == ledger["merged"] + ledger["lost"]
+    assert only_overlap(figures), figures["lost_by_cause"]
+    assert figures["tokens_processed"] == sum(puppet.count.tokens for puppet in puppets)
     assert [verify(tape).difference for tape in segments(run_dir / "tape")] == ["", ""]
-    assert np.abs(np.concatenate(load_snapshot(snapshot).theta)).mean() < 0.1
+    assert np.abs(np.concatenate(load_snapshot(run_dir / "store" / "snapshot.safetensors").theta)).mean() < 0.1
+
+
+@pytest.mark.parametrize("phase", ["final", "ended"])
+def test_killed_at_the_end_and_resumed_it_ends(tmp_path, phase):
+    """In `final` one learner has not answered; in `ended` nothing is exported, for the disk was full."""
+    run_dir = tmp_path / "run"
+    settings = {**SETTINGS, "steps": 40, "final_timeout": 60.0}
+    puppets: list[Puppet] = []
+
+    async def play():
+        with SyncerProcess(run_dir, settings) as syncer:
+            address = await syncer.ready()
+            puppets.extend([Puppet(Policy(**settings), LAYOUT, learner=i, seed=i) for i in range(2)])
+            for puppet in puppets:
+                await puppet.join(address)
+            await until(lambda: all(puppet.begun for puppet in puppets))
+            if phase == "ended":
+                (run_dir / "model").rmdir()
+                (run_dir / "model").write_text("no folder")
+                await train(puppets, lambda: all(puppet.over for puppet in puppets))
+                await until(lambda: [line for line in syncer.said("trouble") if "cannot export" in line["text"]])
+            else:
+                while not all(puppet.done for puppet in puppets):
+                    for puppet in puppets:
+                        if not puppet.done:
+                            puppet.step()
+                    await asyncio.sleep(0.001)
+                puppets[0].stop()
+                await until(lambda: phase_of(run_dir) == phase)
+            assert await syncer.end(signal.SIGKILL) == -9
+        assert phase_of(run_dir) == phase
+        if phase == "ended":
+            (run_dir / "model").unlink()
+        with SyncerProcess(run_dir, settings, resume=True) as syncer:
+            if phase == "final":
+                assert await syncer.ready() == address
+                for puppet in puppets:
+                    await until(lambda puppet=puppet: puppet.ended)
+                    await puppet.join(address)
+                await train(puppets, lambda: all(puppet.over for puppet in puppets))
+            assert await syncer.end() == 0
+
+    asyncio.run(play())
+    figures = json.loads((run_dir / "figures.json").read_text())
+    assert figures["phase"] == "ended" and figures["ledger"]["pending"] == 0
+    assert only_overlap(figures), figures["lost_by_cause"]
+    assert (run_dir / "model" / "model.safetensors").exists()
+
+
+def phase_of(run_dir: Path) -> str:
+    """As the log tells it."""
+    return str(replay(segments(run_dir / "tape")[-1]).core.phase)
+
+
+def test_a_second_syncer_is_told_of_the_first_one(tmp_path):
+    async def play():
+        with SyncerProcess(tmp_path / "run", SETTINGS) as first:
+            await first.ready()
+            with SyncerProcess(tmp_path / "run", SETTINGS, resume=True) as second:
+                assert await second.end() == 6
+                assert f"process {first.process.pid}" in second.log and "Traceback" not in second.log
+            assert first.process.poll() is None
+
+    asyncio.run(play())
+
+
+def test_killed_before_anybody_came_it_begins_under_its_name(tmp_path):
+    run_dir = tmp_path / "run"
+
+    async def play():
+        with SyncerProcess(run_dir, SETTINGS) as syncer:
+            address = await syncer.ready()
+            run = (run_dir / "run").read_text().strip()
+            await syncer.end(signal.SIGKILL)
+        with SyncerProcess(run_dir, SETTINGS, resume=True) as syncer:
+            assert await syncer.ready() == address
+            puppet = Puppet(POLICY, LAYOUT)
+            await puppet.join(address, run=run)
+            await until(lambda: puppet.begun)
+
+    asyncio.run(play())
+
+
+def test_a_removed_directory_is_made_again(tmp_path):
+    run_dir = tmp_path / "run"
+
+    async def play():
+        with SyncerProcess(run_dir, SETTINGS) as syncer:
+            address = await syncer.ready()
+            puppets = await joined(address)
+            await train(puppets, lambda: versions(puppets) >= 3)
+            shutil.rmtree(run_dir)
+            await train(puppets, lambda: any("was removed" in line.get("text", "") for line in syncer.said("trouble")))
+            base = versions(puppets)
+            await train(puppets, lambda: versions(puppets) >= base + 3)
+            await syncer.end(signal.SIGKILL)
+        with SyncerProcess(run_dir, SETTINGS, resume=True) as syncer:
+            assert await syncer.ready() == address
+            return await syncer.end(signal.SIGTERM)
+
+    assert asyncio.run(play()) == 0
+    assert (run_dir / "model" / "model.safetensors").exists()
 
 
 TRAINER = Path(__file__).parents[1] / "learner" / "trainer_script.py"
@@ -163,57 +268,41 @@ def test_real_learners_outlive_a_killed_syncer(tmp_path):
     ledger = figures["ledger"]
     counted = sorted(one["steps"] for one in figures["per_learner"])
     assert counted == sorted(steps), "every step is counted, those without a syncer, too"
-    assert {one["generations"] for one in figures["per_learner"]} == {2}
+    assert {one["generations"] for one in figures["per_learner"]} == {1}
+    assert only_overlap(figures), figures["lost_by_cause"]
     assert ledger["processed"] == ledger["merged"] + ledger["lost"] and ledger["pending"] == 0
     assert [verify(tape).difference for tape in segments(run_dir / "tape")] == ["", ""]
 
 
-def test_a_full_disk_delays_only_what_must_be_written(tmp_path):
+def test_a_full_disk_stops_the_core_and_nothing_else(tmp_path):
     run_dir = tmp_path / "run"
+    policy = {**SETTINGS, "silent_after": 2.0, "round_timeout": 2.0, "steps": 400}
+    puppets: list[Puppet] = []
+
+    def in_time() -> bool:
+        return not any(puppet.ahead for puppet in puppets)
 
     async def play(syncer):
-        puppets = await joined(await syncer.ready())
-        path = run_dir / "store" / "snapshot.safetensors"
-        await until(path.exists)
+        puppets.extend(await joined(await syncer.ready()))
+        await train(puppets, lambda: versions(puppets) >= 3, pace=in_time)
         syncer.limit(1 << 10)
-        before = path.read_bytes()
-        base = versions(puppets)
-        said = {"cannot write the snapshot", "cannot write 0001.tape"}
-        await train(puppets, lambda: said <= {line["text"].split(":")[0] for line in syncer.said("trouble")})
-        await train(puppets, lambda: versions(puppets) >= base + 8)
-        assert path.read_bytes() == before, "the old snapshot stays"
+        await train(puppets, lambda: [line for line in syncer.said("trouble") if ".tape: " in line["text"]])
+        await train(puppets, lambda: all(puppet.ahead for puppet in puppets))
+        until_silent = time.monotonic() + 3.0
+        await train(puppets, lambda: time.monotonic() > until_silent, pace=lambda: False)
         syncer.lift_limit()
-        await train(puppets, lambda: path.read_bytes() != before)
-        await train(puppets, lambda: any("nothing was lost" in line.get("text", "") for line in syncer.said("trouble")))
-        return await syncer.end(signal.SIGTERM)
-
-    with SyncerProcess(run_dir, SETTINGS, snapshot_rounds=2) as syncer:
-        assert asyncio.run(play(syncer)) == 0
-        assert len(syncer.said("snapshot")) == 1
-    (tape,) = segments(run_dir / "tape")
-    assert verify(tape).difference == "", "nothing is missing from the tape"
-    assert len(rounds(run_dir)) == json.loads((run_dir / "figures.json").read_text())["rounds"]
-
-
-def test_a_full_disk_at_the_end_is_waited_for(tmp_path):
-    run_dir = tmp_path / "run"
-    policy = {**SETTINGS, "steps": 40}
-
-    async def play(syncer):
-        puppets = await joined(await syncer.ready())
-        await train(puppets, lambda: puppets[0].count.steps > 20)
-        syncer.limit(1 << 10)
-        await train(puppets, lambda: all(puppet.over for puppet in puppets))
-        await until(lambda: [line for line in syncer.said("trouble") if "cannot save the run" in line["text"]])
-        assert syncer.process.poll() is None
-        syncer.lift_limit()
+        await train(puppets, lambda: all(puppet.over for puppet in puppets), pace=in_time)
         return await syncer.end()
 
-    with SyncerProcess(run_dir, policy) as syncer:
+    with SyncerProcess(run_dir, policy, snapshot_rounds=2) as syncer:
         assert asyncio.run(play(syncer)) == 0
-    assert load_snapshot(run_dir / "store" / "snapshot.safetensors").state["members"]["step"] == 40
+        assert syncer.said("silent") == [], "its time stood still with it"
+        assert any("can be written again, nothing was lost" in line["text"] for line in syncer.said("trouble"))
+    figures = json.loads((run_dir / "figures.json").read_text())
+    assert only_overlap(figures), figures["lost_by_cause"]
+    (tape,) = segments(run_dir / "tape")
+    assert verify(tape).difference == "", "nothing is missing from the tape"
     assert (run_dir / "model" / "model.safetensors").exists()
-    assert verify(segments(run_dir / "tape")[0]).difference == ""
 
 
 def test_a_disk_that_stays_full_is_given_up_with_a_clear_word(tmp_path):

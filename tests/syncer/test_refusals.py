@@ -392,7 +392,7 @@ def test_what_an_operator_can_get_wrong(tmp_path):
     scenario(tmp_path, play)
     with pytest.raises(RunDirError, match="holds a run already"):
         scenario(tmp_path, play)
-    with pytest.raises(ConfigError, match=r"policy\.fragments = 3, but the run"):
+    with pytest.raises(ConfigError, match=r"of that you changed policy\.fragments"):
         scenario(tmp_path, play, policy=POLICY.replace(fragments=3), resume=True)
     with pytest.raises(ConfigError, match="buffers"):
         scenario(tmp_path, play, buffers=0)
