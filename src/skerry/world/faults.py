@@ -170,7 +170,7 @@ class FaultScript:
             if fault.learner == SYNCER or fault.kind == "full":
                 what = "the syncer is no process" if fault.learner == SYNCER else "there is no disk"
                 raise ConfigError(f"fault {str(fault)!r}: in virtual time {what}",
-                                  remedy="strike learners and their links, or real processes with skerry train --chaos")  # fmt: skip
+                                  remedy="strike learners and their links, or real processes (--chaos)")  # fmt: skip
 
     @property
     def linked(self) -> frozenset[int]:
@@ -181,7 +181,7 @@ class FaultScript:
 def _fault(piece: str) -> Fault:
     found = _PIECE.fullmatch(piece)
     if not found:
-        raise ConfigError(f"fault {piece!r} is not KIND:LEARNER[.PART][xFACTOR]@TIME[+DURATION], nor KIND:syncer@TIME[+DURATION]",
+        raise ConfigError(f"fault {piece!r} is no KIND:LEARNER[.PART][xFACTOR]@TIME[+DURATION] or KIND:syncer@TIME[+DURATION]",
                           remedy=_EXAMPLE)  # fmt: skip
     part = found["part"] or ""
     if part not in get_args(Part):
