@@ -25,6 +25,7 @@ class Half(asyncio.Protocol):
     def __init__(self) -> None:
         self.other: Half | None = None
         self.transport: asyncio.Transport | None = None
+        self.said_all = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Nothing is read before the other side is there."""
@@ -37,6 +38,19 @@ class Half(asyncio.Protocol):
         """Pass it on."""
         if self.other is not None and self.other.transport is not None:
             self.other.transport.write(data)
+
+    def eof_received(self) -> bool:
+        """Nothing more comes from this side; the other one may still have something to say."""
+        self.said_all = True
+        other = self.other
+        if other is None or other.transport is None or self.transport is None:
+            return False
+        if other.said_all:
+            other.transport.close()
+            self.transport.close()
+        elif not other.transport.is_closing():
+            other.transport.write_eof()
+        return True
 
     def pause_writing(self) -> None:
         """This side reads slowly: so does the other one's writer."""
