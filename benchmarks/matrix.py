@@ -39,9 +39,9 @@ ALL = tuple(range(LEARNERS))
 
 @dataclass(frozen=True)
 class Cell:
-    """`chaos`: the fault as text, if that can say it; `by_hand`: else. `anew`: learners that may begin anew, and lose what they had
-    not handed over; `starts`: how often processes are started again, by learner (-1 the syncer); `resumed`: the run is ended
-    by it, with that exit code, and must end well when it is resumed. `lasts`: seconds of the fault."""
+    """`chaos`: the fault as text, if that can say it; `by_hand`: else. `anew`: learners that may begin anew, and lose what they
+    had not handed over; `starts`: how often processes are started again, by learner (-1 the syncer); `ends`: it ends the run,
+    with that exit code, which must end well when it is resumed. `lasts`: seconds of the fault."""
 
     fault: str
     part: str
@@ -122,7 +122,8 @@ def run(cell: Cell, step_s: float, guardian: Guardian) -> list[str]:
         return wrong(cell, found, run_dir)
     before = [] if found.code == cell.ends else [f"ended with {found.code}, not {cell.ends}"]
     at = live.state.step
-    with Watched(run_dir, ["--config", str(run_dir / "config.toml"), "--resume", "--policy.steps", str(at + 100)], guardian) as live:
+    again = ["--config", str(run_dir / "config.toml"), "--resume", "--policy.steps", str(at + 100)]
+    with Watched(run_dir, again, guardian) as live:
         found = live.outcome(300)
     return before + wrong(Cell(cell.fault, cell.part, anew=ALL), found, None)
 

@@ -216,9 +216,15 @@ def phase_run(name: str, reach: Callable[[Watched, Strike], None], strike: Strik
     options = [*BASE, *ENDING, "--recipe.seed", str(seed), "--policy.steps", steps, "--launch.no-evaluate"]
     with Watched(RUNS / f"{name.replace(' ', '-')}-{seed}", options, guardian, chaos) as run:
         run.step_s = step_s
-        reach(run, strike)
+        seen: list[str] = []
+
+        def strikes(run: Watched) -> None:
+            seen.append(run.state.phase if run.alive else "nothing: it was over")
+            strike(run)
+
+        reach(run, strikes)
         found = run.outcome(240)
-    print(f"{name} #{seed}: " + (f"generations {found.generations}, lost {found.lost():.0f}, phases {found.phases}"
+    print(f"{name} #{seed}: struck in {' '.join(seen)}; " + (f"generations {found.generations}, lost {found.lost():.0f}, phases {found.phases}"
                                  if found.summary and not found.code else told(found)), flush=True)  # fmt: skip
     return found
 
