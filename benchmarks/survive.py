@@ -44,7 +44,8 @@ SECONDS, QUICK_S = 360, 60
 MARGIN_S = 10.0  # nothing strikes so shortly before the end
 BASE = ["--learners", str(LEARNERS), "--policy.wait-for", str(LEARNERS), "--recipe.model", "tiny", "--recipe.context", "128",
         "--recipe.batch", "20", "--policy.final-timeout", "120"]  # fmt: skip
-ENDING = ["--policy.silent-after", "60"]  # whom the benchmark holds is not given up meanwhile
+# Whom the benchmark holds is not given up meanwhile, and open rounds want everybody's word: so the end takes its time.
+ENDING = ["--policy.silent-after", "60", "--policy.quorum", str(LEARNERS)]
 
 
 @dataclass(frozen=True)
@@ -224,8 +225,10 @@ def phase_run(name: str, reach: Callable[[Watched, Strike], None], strike: Strik
 
         reach(run, strikes)
         found = run.outcome(240)
-    print(f"{name} #{seed}: struck in {' '.join(seen)}; " + (f"generations {found.generations}, lost {found.lost():.0f}, phases {found.phases}"
-                                 if found.summary and not found.code else told(found)), flush=True)  # fmt: skip
+    what = told(found)
+    if found.summary and not found.code:
+        what = f"generations {found.generations}, lost {found.lost():.0f}, phases {found.phases}"
+    print(f"{name} #{seed}: struck in {' '.join(seen)}; {what}", flush=True)
     return found
 
 
