@@ -44,8 +44,7 @@ SECONDS, QUICK_S = 360, 60
 MARGIN_S = 10.0  # nothing strikes so shortly before the end
 BASE = ["--learners", str(LEARNERS), "--policy.wait-for", str(LEARNERS), "--recipe.model", "tiny", "--recipe.context", "128",
         "--recipe.batch", "20", "--policy.final-timeout", "120"]  # fmt: skip
-# Whom the benchmark holds is not given up meanwhile, and open rounds want everybody's word: so the end takes its time.
-ENDING = ["--policy.silent-after", "60", "--policy.quorum", str(LEARNERS)]
+HELD = ["--policy.silent-after", "60"]  # whom the benchmark holds is not given up meanwhile
 
 
 @dataclass(frozen=True)
@@ -214,7 +213,9 @@ def phase_run(name: str, reach: Callable[[Watched, Strike], None], strike: Strik
               guardian: Guardian) -> Outcome:  # fmt: skip
     """A short run that is struck where it should be. `chaos`: puts a relay before the learner whose link is struck."""
     steps = str(max(40, round(12 / step_s)))
-    options = [*BASE, *ENDING, "--recipe.seed", str(seed), "--policy.steps", steps, "--launch.no-evaluate"]
+    options = [*BASE, *HELD, "--recipe.seed", str(seed), "--policy.steps", steps, "--launch.no-evaluate"]
+    if reach is in_ending:  # open rounds want everybody's word, and so take their time
+        options += ["--policy.quorum", str(LEARNERS)]
     with Watched(RUNS / f"{name.replace(' ', '-')}-{seed}", options, guardian, chaos) as run:
         run.step_s = step_s
         seen: list[str] = []
