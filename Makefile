@@ -3,15 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-BENCHES := core merge fabric hostile overhead faults lab rounds reality goodput simulate quality
+BENCHES := core merge log fabric hostile overhead faults survive matrix soak lab rounds reality goodput simulate quality
 
-.PHONY: help setup demo test lint bench figures clean $(addprefix bench-,$(BENCHES))
+.PHONY: help setup demo test lint bench soak figures clean $(addprefix bench-,$(BENCHES))
 
 help:
 	@echo "make demo        train a small model on four learners under faults; figures and a picture"
 	@echo "make test        lint, types, import floors, docs build, all tests (under 5 minutes on two cores)"
 	@echo "make lint        the static checks alone"
 	@echo "make bench       every measurement of the README but bench-quality (hours); make bench-NAME one of: $(BENCHES)"
+	@echo "make soak        half an hour of faults: what grows, what stays behind"
 	@echo "make figures     redraw the pictures of docs/ (seconds)"
 
 setup: $(STAMP)
@@ -33,6 +34,8 @@ lint: $(STAMP)
 
 test: lint
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal
+
+soak: bench-soak
 
 $(addprefix bench-,$(BENCHES)): bench-%: $(STAMP)
 	$(BIN)/python -m benchmarks.$*

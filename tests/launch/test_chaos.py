@@ -1,6 +1,7 @@
 """Chaos strikes real processes: stand-ins for a trainer with its agent, and the kernel's word for what became of them."""
 
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import pytest
 
 from skerry.launch.chaos import Chaos
 from skerry.world.faults import Fault, FaultScript
+from support.links import heard, over, relayed, silent
 
 TRAINER = """
 import subprocess, sys, time
@@ -22,18 +24,28 @@ DEAD = ("gone", psutil.STATUS_ZOMBIE)  # an orphan stays a zombie where nobody r
 
 
 class Island:
-    """Learner 0, and what was asked of the launcher."""
+    """Learner 0, whose trainer passes for the syncer, too; and what was asked of the launcher."""
 
     def __init__(self) -> None:
         self.process = subprocess.Popen([sys.executable, "-c", TRAINER], stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.agent = psutil.Process(int(self.process.stdout.readline()))
         self.there = True
+        self.relay: subprocess.Popen[bytes] | None = None
         self.asked: list[str] = []
         self.notes: list[str] = []
 
     def trainer(self, learner: int) -> int | None:
         return self.process.pid if self.there and learner == 0 and self.process.poll() is None else None
+
+    def syncer(self) -> int | None:
+        return self.trainer(0)
+
+    def link(self, learner: int) -> int | None:
+        return self.relay.pid if self.relay and self.relay.poll() is None else None
+
+    def keep_cut(self, learner: int, seconds: float) -> None:
+        self.asked.append(f"keep {learner} cut {seconds:g} s")
 
     def join(self, learner: int) -> None:
         self.asked.append(f"join {learner}")
@@ -62,8 +74,9 @@ class Island:
 def island() -> Iterator[Island]:
     made = Island()
     yield made
-    made.process.kill()
-    made.process.wait()
+    for process in filter(None, (made.process, made.relay)):
+        process.kill()
+        process.wait()
     if made.agent.is_running():
         made.agent.kill()
 
@@ -129,3 +142,53 @@ def test_release_lets_go_of_everything(island):
     chaos.advance(0)
     chaos.release()
     assert "stopped" not in island.states()
+
+
+def test_the_syncer_is_killed_and_stopped_like_any_other(island):
+    chaos = island.chaos("stop:syncer@0s+5s kill:syncer@6s+3s")
+    chaos.advance(0)
+    assert island.states()[0] == "stopped" and island.states()[1] != "stopped"
+    chaos.advance(5)
+    assert island.states()[0] != "stopped"
+    chaos.advance(6)
+    assert island.process.wait() == -signal.SIGKILL and island.asked == ["keep -1 down 3 s"]
+    assert island.notes[-1] == "strike kill:syncer@6s+3s"
+
+
+def test_a_full_disk_lets_no_file_grow_until_it_is_over(island):
+    before = psutil.Process(island.process.pid).rlimit(psutil.RLIMIT_FSIZE)
+
+    def limits():
+        return [psutil.Process(pid).rlimit(psutil.RLIMIT_FSIZE)[0] for pid in (island.process.pid, island.agent.pid)]
+
+    chaos = island.chaos("full:0@0s+5s")
+    assert chaos.advance(0) <= 0.1 and limits() == [0, 0], "whoever comes meanwhile is looked for soon"
+    assert chaos.advance(5) == float("inf") and limits() == [before[0]] * 2
+    agent_only = island.chaos("full:0.agent@0s+60s")
+    agent_only.advance(0)
+    assert limits() == [before[0], 0]
+    agent_only.release()
+    assert limits() == [before[0]] * 2
+
+
+def test_a_link_is_struck_when_both_connections_are_there(island, tmp_path):
+    with relayed(tmp_path) as (relay, connect, port):
+        island.relay = relay
+        chaos = island.chaos("halfopen:0@0s+5s cut:0@6s+2s")
+        control = connect()
+        chaos.advance(1)
+        assert len(chaos.unfired) == 2, "one connection alone is no link"
+        bulk = connect()
+        chaos.advance(1)
+        assert [str(fault) for fault in chaos.unfired] == ["cut:0@6s+2s"]
+        control.sendall(b"nobody hears it")
+        waiting = socket.create_connection(("127.0.0.1", port))  # the kernel lets it in
+        assert silent(control, bulk, waiting)
+        chaos.advance(5)
+        assert heard(control, len(b"nobody hears it")) == b"nobody hears it", "what waited passes on"
+        chaos.advance(6)
+        assert relay.wait() == -signal.SIGKILL and island.asked == ["keep 0 cut 2 s"]
+        assert all(over(one) for one in (control, bulk))
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port))
+        waiting.close()

@@ -1,6 +1,7 @@
 """`skerry train` for real: small models, real processes, real faults; and what it says when it cannot run."""
 
 import json
+import os
 import re
 import select
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -111,6 +113,78 @@ def test_a_run_with_faults_from_start_to_report(start, tmp_path, monkeypatch):
     assert verify(segment).difference == ""
     monkeypatch.setattr(Members, "quorum", 1)
     assert verify(segment).difference, "a core with another rule must not pass for the one that ran"
+
+
+def _starts(run_dir: Path, learner: int) -> int:
+    return sum((line["event"], line.get("learner")) == ("start", learner) for line in _lines(run_dir / "faults.jsonl"))
+
+
+def test_a_killed_syncer_is_started_again_and_the_run_ends_well(start, tmp_path):
+    process = start("--policy.steps", "800", "--chaos", "kill:syncer@1s", "--syncer.snapshot-rounds", "4")
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, out + err
+    run_dir = tmp_path / "runs/x"
+    assert _starts(run_dir, -1) == 2 and _starts(run_dir, 0) == _starts(run_dir, 1) == 1, "nobody else is started again"
+    assert "the syncer was ended by SIGKILL; it is started again" in out
+    exits = [line["code"] for line in _lines(run_dir / "faults.jsonl") if (line["event"], line["learner"]) == ("exit", -1)]
+    assert exits == [-signal.SIGKILL, 0]
+    summary = json.loads((run_dir / "summary.json").read_text())
+    [fault] = summary["faults"]
+    assert (fault["kind"], fault["target"]) == ("kill", "syncer") and fault["recovered_s"] > 0
+    assert summary["ledger"]["pending"] == 0 and summary["eval_loss"] < summary["eval_loss_first"]
+    begins = [line["address"] for line in _lines(run_dir / "metrics.jsonl") if line.get("event") == "begin"]
+    assert len(begins) == 2 and len(set(begins)) == 1, "at the same port"
+    assert (run_dir / "model/model.safetensors").exists() and _left_alive(run_dir) == []
+
+
+def test_links_are_cut_and_go_mute_and_the_run_ends_well(start, tmp_path):
+    process = start("--policy.steps", "1000", "--policy.quorum", "2", "--chaos",
+                    "cut:1@0.5s+0.5s halfopen:0@1.5s+1.5s stop:syncer@3.5s+0.5s full:syncer@4.5s+1s")  # fmt: skip
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, out + err
+    run_dir = tmp_path / "runs/x"
+    notes = [(line["event"], line["kind"], line["target"]) for line in _lines(run_dir / "faults.jsonl") if "kind" in line]
+    assert [note for note in notes if note[0] == "strike"] == [
+        ("strike", "cut", "1"), ("strike", "halfopen", "0"), ("strike", "stop", "syncer"), ("strike", "full", "syncer"),
+    ]  # fmt: skip
+    assert [note[1] for note in notes if note[0] == "end"] == ["halfopen", "stop", "full"]
+    assert [_starts(run_dir, learner) for learner in (-1, 0, 1)] == [1, 1, 1]
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["lost_by_cause"].get("died", 0) == 0 and summary["ledger"]["pending"] == 0
+    assert {one["generations"] for one in summary["per_learner"]} == {1}, "a link that breaks is no new generation"
+    assert _left_alive(run_dir) == []
+
+
+def test_ctrl_c_while_the_syncer_is_down(start, tmp_path):
+    run_dir = tmp_path / "runs/x"
+    process = start("--policy.steps", "100000", "--chaos", "kill:syncer@1s+600s")
+    _until(lambda: any(line["event"] == "exit" for line in _lines(run_dir / "faults.jsonl")), process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130 and "stopped while the syncer was down; --resume goes on" in err
+    assert _left_alive(run_dir) == []
+
+
+def test_a_syncer_that_cannot_live_is_given_up(start, tmp_path):
+    run_dir = tmp_path / "runs/x"
+    process = start("--policy.steps", "100000", "--launch.syncer-restarts", "1")
+    _until(lambda: _lines(run_dir / "metrics.jsonl"), process)
+
+    def strike() -> bool:
+        notes = [line for line in _lines(run_dir / "faults.jsonl") if line["event"] == "start"]
+        pids = [line["pid"] for line in notes if line["learner"] == -1]
+        for pid in pids[-1:]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return process.poll() is not None
+
+    until = time.monotonic() + PATIENCE
+    while not strike():
+        assert time.monotonic() < until
+        select.select([], [], [], 0.02)
+    _, err = process.communicate()
+    assert process.returncode == 1 and "the syncer died 2 times in a row without a new version" in err, err
+    assert _left_alive(run_dir) == []
 
 
 def test_ctrl_c_saves_and_resume_goes_on(start, tmp_path):

@@ -199,6 +199,18 @@ def test_a_resumption_undoes_what_was_told_of_later_times(before, t, after):
     assert shown(undone) == shown(kept)
 
 
+def test_a_killed_syncers_fault_is_kept_and_over_with_the_next_version():
+    """It struck at 7.5 s, after the last record, which is where the second start goes on; that one is there 4 s later."""
+    fault = note(7.5, learner=-1, kind="kill", fault="kill:syncer@3s")
+    state = folded(begin(), closed(7.0, 0), fault, begin(7.0, BEGAN + 11.5, resumed=True), closed(8.0, 0), keep=None)
+    (found,) = state.faults
+    assert (found.t, found.recovered_s) == (7.0, 5.0), "by the machine's clock"
+    again = folded(begin(), closed(7.0, 0), fault, begin(7.0, BEGAN + 11.5, resumed=True), closed(8.0, 0),
+                   note(9.0, learner=-1, kind="kill", fault="kill:syncer@9s"), begin(8.0, BEGAN + 20, resumed=True),
+                   closed(8.5, 0), keep=None)  # fmt: skip
+    assert [found.recovered_s for found in again.faults] == [5.0, 11.5]
+
+
 # ---------------------------------------------------------------- what people see
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from skerry.config.amounts import seconds
 from skerry.errors import ConfigError
-from skerry.world.faults import Fault, FaultScript
+from skerry.world.faults import SYNCER, Fault, FaultScript
 
 EVERY = "kill:2.trainer@30s stop:1@45s+20s slow:3x0.5@10s join:4@60s leave:0@90s kill:3.agent@80s kill:1@2m+1m"
 
@@ -32,7 +32,15 @@ def test_fields():
     [
         ("kill", "KIND:LEARNER"),
         ("kill:x@3s", "KIND:LEARNER"),
-        ("explode:1@3s", "none of kill, stop, slow, join, leave"),
+        ("explode:1@3s", "none of kill, stop, slow, join, leave, cut, halfopen, full"),
+        ("kill:sincer@3s", "KIND:syncer"),
+        ("join:syncer@3s", "join strikes learners, not the syncer"),
+        ("cut:syncer@3s", "cut strikes learners, not the syncer"),
+        ("kill:syncer.agent@3s", "kill strikes syncer"),
+        ("stop:syncer@3s", "needs how long: stop:syncer@3s+20s"),
+        ("halfopen:1@3s", "needs how long"),
+        ("full:syncer@3s", "needs how long"),
+        ("cut:1.agent@3s", "cut strikes 1"),
         ("kill:1.gpu@3s", "none of trainer, agent"),
         ("leave:1.agent@3s", "leave strikes 1"),
         ("stop:1@3s", "needs how long"),
@@ -52,6 +60,17 @@ def test_a_bad_piece_is_named(piece, says):
         FaultScript.parse(f"kill:0@1s {piece}")
     assert repr(piece)[1:5] in str(error.value) and says in str(error.value)
     assert "write faults like" in str(error.value)
+
+
+def test_the_syncer_and_links():
+    script = FaultScript.parse("kill:syncer@30s stop:syncer@40s+20s cut:2@20s+5s halfopen:1@20s+30s full:syncer@1s+2s cut:0@9s")
+    assert FaultScript.parse(str(script)) == script
+    kill = next(fault for fault in script if fault.kind == "kill")
+    assert (kill.learner, kill.target, str(kill)) == (SYNCER, "syncer", "kill:syncer@30s")
+    assert script.linked == {0, 1, 2}
+    script.check_learners(3)
+    with pytest.raises(ConfigError, match="no learner 2 by then"):
+        script.check_learners(2)
 
 
 def test_a_fault_needs_a_learner_that_is_there():
@@ -78,6 +97,11 @@ faults = st.one_of(
     st.builds(Fault, kind=st.just("kill"), learner=st.integers(0, 99), part=st.sampled_from(["", "trainer"]), at=times,
               duration=times),
     st.builds(Fault, kind=st.just("stop"), learner=st.integers(0, 99), at=times, duration=times.filter(bool)),
+    st.builds(Fault, kind=st.sampled_from(["stop", "full"]), learner=st.just(SYNCER), at=times, duration=times.filter(bool)),
+    st.builds(Fault, kind=st.sampled_from(["stop", "halfopen", "full"]), learner=st.integers(0, 9), at=times,
+              duration=times.filter(bool)),
+    st.builds(Fault, kind=st.just("cut"), learner=st.integers(0, 9), at=times, duration=times),
+    st.builds(Fault, kind=st.just("kill"), learner=st.integers(SYNCER, 9), at=times, duration=times),
     st.builds(Fault, kind=st.just("slow"), learner=st.integers(0, 99), at=times, duration=times,
               factor=st.floats(0, 1, exclude_min=True, exclude_max=True)),
 )  # fmt: skip

@@ -9,6 +9,7 @@ import pytest
 
 from skerry.core.layout import TensorSpec, build_layout
 from skerry.core.policy import Policy
+from skerry.errors import ConfigError
 from skerry.simulate.rounds import Learner, Versions
 from skerry.world.run import VirtualRun
 from skerry.world.world import World
@@ -89,3 +90,28 @@ def test_a_pause_that_a_script_plans_is_no_standstill() -> None:
 def test_an_agent_that_is_not_there_cannot_be_frozen() -> None:
     live, _ = run({"learners": 1, "faults": "kill:0.agent@10.5s stop:0.agent@10.6s+5s"})
     assert [strike.struck for strike in live.strikes] == [True, False]
+
+
+@pytest.mark.parametrize("fault", ["cut:1@20s+6s", "cut:1@20s", "halfopen:1@20s+40s", "halfopen:1@20s+1s",
+                                   "cut:1@20s+30s kill:1.agent@25s", "halfopen:1@20s+30s kill:1@25s+10s"])  # fmt: skip
+def test_a_link_that_breaks_or_carries_nothing_costs_no_step_and_no_token(fault: str) -> None:
+    live, told = run({"faults": fault, "restart": 5.0}, quorum=1, steps=100)
+    assert [strike.struck for strike in live.strikes] == [True] * len(live.strikes)
+    core = live.hub.core
+    total = core.ledger.total()
+    assert core.phase == "ended" and total.processed == total.merged + sum(total.lost.values())
+    if "kill:1@" not in fault:
+        assert total.lost["died"] == 0 and len(told[1]) >= 99, "the learner trains on"
+        assert [member.generation for member in core.members] == [1, 1]
+
+
+def test_nobody_is_asked_over_a_link_that_carries_nothing() -> None:
+    live, _ = run({"faults": "halfopen:1@20s+40s"}, quorum=1, steps=100)
+    whole, _ = run({}, quorum=1, steps=100)
+    assert live.hub.core.rounds.contributors < whole.hub.core.rounds.contributors - 5
+
+
+def test_virtual_time_has_no_syncers_process_and_no_disk() -> None:
+    for fault, why in (("kill:syncer@3s", "the syncer is no process"), ("full:1@3s+5s", "there is no disk")):
+        with pytest.raises(ConfigError, match=why):
+            World(faults=fault)

@@ -31,6 +31,7 @@ class JoinCommand:
     token_file: Path  # file with the run's token
     id: int = -1  # the learner's id; -1: a free one
     config: Maybe[Path] = None  # TOML file to start from; its [recipe] and [learner] are used
+    fixed: bool = False  # look for the syncer at this address only, not where it says that it is besides
     shm_dir: Path = Path("/dev/shm")  # folder in memory for what trainer and agent share
     tls: TlsOptions = field(default_factory=TlsOptions)
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
@@ -42,7 +43,7 @@ def main(arguments: list[str]) -> int:
     default = JoinCommand(address=tyro.MISSING, token_file=tyro.MISSING, config=rest["config"], recipe=tree.recipe,
                           shm_dir=tree.learner.shm_dir)  # fmt: skip
     command = parse(JoinCommand, arguments, command="join", examples=EXAMPLES, default=default)
-    learner = LearnerConfig(syncer=command.address, token_file=command.token_file, learner=command.id,
+    learner = LearnerConfig(syncer=command.address, token_file=command.token_file, learner=command.id, fixed=command.fixed,
                             tls=command.tls.config() or tree.learner.tls, shm_dir=command.shm_dir)  # fmt: skip
     from skerry.recipe.job import run_learner  # late: it brings torch
 

@@ -22,6 +22,7 @@ skerry train                                                   four learners, a 
 skerry train --name mine --data ~/texts --recipe.model small   your text, a larger model, in runs/mine
 skerry train --preset diloco --policy.steps 500                synchronous DiLoCo
 skerry train --learners 4 --chaos "kill:2.trainer@30s stop:1@45s+20s kill:3.agent@80s"
+skerry train --learners 3 --chaos "kill:syncer@30s cut:2@20s+5s halfopen:1@40s+30s"
 skerry train --name mine --resume --policy.steps 2000          go on from the last snapshot
 skerry train --config examples/demo.toml --force
 """
@@ -79,10 +80,13 @@ def job(config: TrainConfig, *, resume: bool) -> Job:
     this = (sys.executable, "-m", "skerry.cli")
     tree = ("--config", str(run_dir / "config.toml"))
     token = ("--token-file", str(config.syncer.token_file or run_dir / "token"))
+    linked = config.faults.linked  # they know no other way to the syncer than the link that is struck
+    syncer = (*this, "syncer", *tree)
     return Job(
         run_dir=run_dir, learners=config.learners,
-        syncer=(*this, "syncer", *tree, *(("--resume",) if resume else ())),
-        learner=lambda address, learner: (*this, "join", address, *tree, *token, "--id", str(learner)),
+        syncer=(*syncer, "--resume") if resume else syncer, resume=(*syncer, "--resume"),
+        learner=lambda address, learner: (*this, "join", address, *tree, *token, "--id", str(learner),
+                                          *(("--fixed",) if learner in linked else ())),
         evaluator=(sys.executable, "-m", "skerry.recipe.evaluate", str(run_dir)) if config.launch.evaluate else None,
     )  # fmt: skip
 

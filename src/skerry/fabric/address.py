@@ -65,9 +65,10 @@ class Endpoint:
 
 class Addresses:
     """Where a learner looks for its run: as `configured`, and where its syncer told it last. Tried in turn, those that are
-    configured first; after a link the one that was good comes first."""
+    configured first; after a link the one that was good comes first. `fixed`: what the syncer told is not tried."""
 
-    def __init__(self, configured: str) -> None:
+    def __init__(self, configured: str, *, fixed: bool = False) -> None:
+        self._fixed = fixed
         self.configured = Address.parse_list(configured)
         self._known = list(dict.fromkeys(self.configured))
         self._turn = 0
@@ -80,7 +81,7 @@ class Addresses:
 
     def good(self, address: Address, told: Iterable[Endpoint]) -> None:
         """A link was made there, and these were told on it."""
-        heard = [Address(each.host, each.port) for each in told if each.kind == "syncer"]
+        heard = [Address(each.host, each.port) for each in told if each.kind == "syncer" and not self._fixed]
         self._known = list(dict.fromkeys([*self.configured, address, *heard]))
         self._turn = self._known.index(address)
 

@@ -9,15 +9,19 @@ from __future__ import annotations
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from skerry.config.checks import positive, whole
 from skerry.errors import SkerryError
 
 LIVED_S = 60.0
+STEADY_S = 10.0
+LONGEST_PAUSE_S = 30.0
 PERMANENT = (2, 3, 4, 7)
 """Exit codes of a learner that starting it again cannot mend: configuration, data, refused, storage (errors.py)."""
+SETTLED = (0, *range(2, 9), 130)
+"""Exit codes of a syncer that are its last word: the run is over or saved, or a user's error (errors.py)."""
 
 
 class ChildError(SkerryError):
@@ -34,11 +38,12 @@ class LaunchConfig:
 
     max_restarts: int = 100  # a learner's trainer is started again at most so often
     restart_after: float = 0.2  # seconds until the first new start; doubles while trainers live less than a minute
+    syncer_restarts: int = 5  # a dead syncer is started again, at most so often without a new version in between
     start_timeout: float = 60.0  # seconds within which the syncer must be ready
     evaluate: bool = True  # evaluate the global model during the run and at its end, at low priority
 
     def __post_init__(self) -> None:
-        whole(self, "max_restarts", least=0, where="launch.")
+        whole(self, "max_restarts", "syncer_restarts", least=0, where="launch.")
         positive(self, "restart_after", "start_timeout", where="launch.")
 
 
@@ -76,6 +81,10 @@ class Process:
         """What it ended with (negative: by that signal); None while it is alive or was never started."""
         return self._process.poll() if self._process is not None else None
 
+    def becomes(self, command: Sequence[str]) -> None:
+        """What the next start runs."""
+        self._command = tuple(command)
+
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal, if it is alive."""
         if self._process is not None:
@@ -106,10 +115,9 @@ class Process:
 
 
 @dataclass
-class LearnerProcess:
-    """A learner's trainer and what the launcher means to do with it."""
+class Kept:
+    """A process that is started again when it has ended, and what the launcher means to do with it."""
 
-    learner: int
     process: Process
     started: float = 0.0
     restarts: int = 0
@@ -117,23 +125,72 @@ class LearnerProcess:
     again_at: float | None = None  # when to start it again; None while it runs or is not wanted
     down_until: float = 0.0  # it is not started again before: a fault's will
     wanted: bool = True
-    codes: list[int] = field(default_factory=list)
 
     def start(self, now: float) -> None:
-        """Start the trainer."""
+        """Start the process, for the first time or again."""
+        self.restarts += self.again_at is not None
         self.started, self.again_at = now, None
         self.process.start()
 
+    def due(self, now: float) -> bool:
+        """Whether it is time to start it again."""
+        return self.wanted and self.again_at is not None and now >= self.again_at
+
+    def just_ended(self) -> bool:
+        """Whether its end was not looked at yet."""
+        return self.wanted and self.again_at is None and self.process.code is not None
+
+    def plan(self, now: float, pause: float) -> None:
+        """Start it again after the pause, or later if a fault wants it."""
+        self.pause = pause
+        self.again_at = max(now + pause, self.down_until)
+
+
+@dataclass
+class LearnerProcess(Kept):
+    """A learner's trainer."""
+
+    learner: int = 0
+
     def ended(self, now: float, config: LaunchConfig) -> int | None:
         """If the trainer has just ended: its exit code; the next start is planned unless it is not wanted any more."""
-        code = self.process.code
-        if code is None or self.again_at is not None or not self.wanted:
+        if not self.just_ended():
             return None
-        self.codes.append(code)
+        code = self.process.code
         if code == 0 or self.restarts >= config.max_restarts:
             self.wanted = False
-            return code
-        calm = not self.pause or now - self.started > LIVED_S
-        self.pause = config.restart_after if calm else min(30.0, 2 * self.pause)
-        self.again_at = max(now + self.pause, self.down_until)
+        else:
+            calm = not self.pause or now - self.started > LIVED_S
+            self.plan(now, config.restart_after if calm else min(LONGEST_PAUSE_S, 2 * self.pause))
         return code
+
+
+@dataclass
+class SyncerProcess(Kept):
+    """The syncer: it is started again at once if it dies by a signal or a fault of ours; after a growing pause if it lived for
+    seconds only; not at all if it died too often without getting anywhere."""
+
+    deaths: int = 0  # in a row, without progress
+    progress: int = 0  # how far the run was at the last death
+
+    def ended(self, now: float, config: LaunchConfig, progress: int) -> int | None:
+        """If it has just ended: its exit code. `progress`: how far the run is, in whatever grows with it."""
+        if not self.just_ended():
+            return None
+        code = self.process.code
+        self.deaths = self.deaths + 1 if progress == self.progress else 1
+        self.progress = progress
+        if code in SETTLED or self.deaths > config.syncer_restarts:
+            self.wanted = False
+        else:
+            hasty = now - self.started < STEADY_S
+            self.plan(now, min(LONGEST_PAUSE_S, 2 * self.pause or config.restart_after) if hasty else 0.0)
+        return code
+
+    def error(self) -> ChildError:
+        """Why it is not started again."""
+        found = self.process.error()
+        if self.deaths > 1 and self.process.code not in SETTLED:
+            return ChildError(f"the syncer died {self.deaths} times in a row without a new version; at last it "
+                              f"{self.process.ending()}", exit_code=found.exit_code, remedy=found.remedy)  # fmt: skip
+        return found

@@ -22,6 +22,8 @@ class LearnerConfig:
     """The syncer's address, HOST:PORT; or several, with commas between, which are tried in turn."""
     token_file: Path
     """File with the run's token."""
+    fixed: bool = False
+    """Look for the syncer at `syncer` only, not where it says that it is besides (it is behind a tunnel, or a proxy)."""
     tls: TlsConfig | None = None
     """Encrypt, and check the syncer's certificate; None: plain TCP."""
     learner: int = -1

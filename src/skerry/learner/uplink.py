@@ -70,7 +70,7 @@ class Uplink:
     def __init__(self, config: LearnerConfig, policy: str, run_id: str, owner: Owner, notices: Notices) -> None:
         self.heartbeat = 1.0  # seconds, as the syncer wants it
         self._config = config
-        self._addresses = Addresses(config.syncer)
+        self._addresses = Addresses(config.syncer, fixed=config.fixed)
         self._policy, self._run_id = policy, run_id  # empty before the first link
         self._owner = owner
         self._notices = notices

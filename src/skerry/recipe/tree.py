@@ -44,7 +44,7 @@ class RunConfig(Tree):
     BEGIN = (PRESET,)
 
     learners: int = 4  # M: learners that the run starts with
-    chaos: str = ""  # faults to strike real processes with, e.g. "kill:2.trainer@30s stop:1@45s+20s"
+    chaos: str = ""  # faults to strike real processes with, e.g. "kill:2.trainer@30s stop:1@45s+20s kill:syncer@60s"
     policy: Policy = field(default_factory=lambda: Policy(steps=STEPS))
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
     syncer: SyncerConfig = field(default_factory=lambda: SyncerConfig(run_dir=Path("runs/train")))

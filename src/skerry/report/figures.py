@@ -23,7 +23,9 @@ OTHER_COLOUR = "#dddddd"
 FAULT_COLOUR = "#b2182b"
 FAULTS = {  # kind: what was done, and its mark
     "kill": ("killed", "X"), "stop": ("frozen", "s"), "slow": ("slowed", "v"), "join": ("joins", "^"), "leave": ("leaves", "<"),
+    "cut": ("cut off", "P"), "halfopen": ("not heard", "D"), "full": ("without disk", "p"),
 }  # fmt: skip
+SYNCER_ROW = -0.8  # above the learners': faults of the syncer
 MEAN_OVER = 24
 DPI = 110
 TITLE: dict[str, Any] = {"loc": "left", "fontsize": 10}
@@ -68,6 +70,8 @@ def _words(fault: Fault) -> str:
     """The fault as one would say it: "trainer 2 killed"."""
     learner, _, part = fault.note.target.partition(".")
     done, _ = FAULTS.get(fault.note.kind, (fault.note.kind, ""))
+    if fault.note.learner < 0:
+        return f"{fault.note.target} {done}"
     return f"{part or 'learner'} {learner} {done}"
 
 
@@ -123,19 +127,21 @@ def _timeline(axes: Any, state: RunState) -> None:
         axes.plot(merged, [rows[m] + 0.34] * len(merged), "|", color="#555555", markersize=4, alpha=0.5, zorder=3)
     for kind, text, hatch in (("stop", "frozen", "////"), ("slow", "slowed", "....")):
         for fault, stop in state.lasting(kind):
-            axes.barh(rows.get(fault.note.learner, 0), stop - fault.t, left=fault.t, height=0.46, facecolor="none",
+            axes.barh(rows.get(fault.note.learner, SYNCER_ROW), stop - fault.t, left=fault.t, height=0.46, facecolor="none",
                       edgecolor=FROZEN_COLOUR, hatch=hatch, linewidth=0, label=None if text in seen else text,
                       zorder=4)  # fmt: skip
             seen.add(text)
     for fault in state.faults:
-        row = rows.get(fault.note.learner, 0)
+        row = rows.get(fault.note.learner, SYNCER_ROW)
         axes.plot(fault.t, row, FAULTS.get(fault.note.kind, ("", "o"))[1], color=FAULT_COLOUR, markersize=9,
                   markeredgecolor="white", zorder=5)  # fmt: skip
         if fault.recovered_s is not None:
-            axes.text(fault.t, row - 0.38, f"  merged again {fault.recovered_s:.1f} s later",
+            what = "merged again" if fault.note.learner >= 0 else "the next version"
+            axes.text(fault.t, row - 0.38, f"  {what} {fault.recovered_s:.1f} s later",
                       fontsize=7.5, color=FAULT_COLOUR, va="center", zorder=6)  # fmt: skip
     axes.set_yticks(range(len(rows)), [f"learner {m}" for m in rows])
-    axes.set_ylim(len(rows) - 0.45, -0.55)
+    above = any(fault.note.learner not in rows for fault in state.faults)
+    axes.set_ylim(len(rows) - 0.45, SYNCER_ROW - 0.55 if above else -0.55)
     axes.set_title("Learners: as the syncer saw them; a line under the bar for every round they were merged in", **TITLE)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
 

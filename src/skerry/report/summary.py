@@ -49,10 +49,10 @@ LEARNER_KEYS = {
     "lost_by_cause": "its lost tokens by cause",
 }
 FAULT_KEYS = {
-    "kind": "kill, stop, slow, join or leave",
-    "target": "learner, or learner.trainer, learner.agent",
+    "kind": "kill, stop, slow, join, leave, cut, halfopen or full",
+    "target": "learner, or learner.trainer, learner.agent, or syncer",
     "at_s": "when it struck, in seconds since the run began",
-    "recovered_s": "from the strike to the target's next merged contribution; null if there was none",
+    "recovered_s": "from the strike to the target's next merged contribution (the syncer's: version); null if none",
 }
 
 

@@ -66,7 +66,8 @@ def _lines(summary: Summary) -> list[tuple[str, str]]:
         ("wall", f"{_figure(summary.wall_s)} s"),
     ]  # fmt: skip
     for fault in summary.faults:
-        back = f", merged again after {fault.recovered_s:.1f} s" if fault.recovered_s is not None else ""
+        back = "the next version" if fault.target == "syncer" else "merged again"
+        back = f", {back} after {fault.recovered_s:.1f} s" if fault.recovered_s is not None else ""
         lines.append(("fault", f"{fault.kind} {fault.target} at {fault.at_s:.1f} s{back}"))
     return lines
 

@@ -20,13 +20,15 @@ from skerry.store.records import ALARMS, Begin, Evaluation, Event, FaultNote, Li
 
 KEEP = 48
 RECENT_ROUNDS = 48
+SYNCER = -1  # in notes of faults: no learner, but the syncer
 PHASES = {"budget_reached": "ending", "run_over": "ended"}
 
 
 @dataclass(kw_only=True)
 class Fault:
     """One that struck at `t`. `over`: when it ended, if it lasts and has. `recovered_s`: from the strike to the learner's next
-    merged contribution: the first in a round opened after the strike (one of an open round may have been handed in before)."""
+    merged contribution: the first in a round opened after the strike (one of an open round may have been handed in before).
+    Of a fault of the syncer: to the next version, by the machine's clock, for the run's own may stand meanwhile."""
 
     note: FaultNote
     t: float
@@ -140,12 +142,18 @@ class RunState:
         self.rounds += 1
         self.step = max(self.step, record.step)
         self.phase = "running" if self.phase == "waiting" else self.phase
+        clock = (self.began or 0.0) + record.t
+        for fault in self._hurt.pop(SYNCER, ()):
+            self._recovers(fault, clock > fault.note.unix, clock - fault.note.unix)
         for learner in record.included:
             for fault in self._hurt.pop(learner, ()):
-                if record.t - record.open_s >= fault.t:
-                    fault.recovered_s = round(record.t - fault.t, 3)
-                else:
-                    self._hurt.setdefault(learner, []).append(fault)
+                self._recovers(fault, record.t - record.open_s >= fault.t, record.t - fault.t)
+
+    def _recovers(self, fault: Fault, has: bool, seconds: float) -> None:
+        if has:
+            fault.recovered_s = round(seconds, 3)
+        else:
+            self._hurt.setdefault(fault.note.learner, []).append(fault)
 
     def _fares(self, record: Status) -> None:
         self.status, self.phase, self.step = record, record.phase, record.step
@@ -180,13 +188,16 @@ class RunState:
         if undone:
             self.rounds -= undone
             self.step = max((record.step for record in self.closed), default=0)
+        for fault in self.faults:
+            if fault.note.learner == SYNCER:  # it is why there are two starts, and struck in the last moment of the first
+                fault.t = min(fault.t, t)
         self.faults = [fault for fault in self.faults if fault.t <= t]
         self._hurt.clear()
         self._lasting.clear()
         for fault in self.faults:
             if fault.over is not None and fault.over > t:
                 fault.over = None
-            if fault.recovered_s is not None and fault.t + fault.recovered_s > t:
+            if fault.recovered_s is not None and fault.note.learner != SYNCER and fault.t + fault.recovered_s > t:
                 fault.recovered_s = None
             self._pursue(fault)
 

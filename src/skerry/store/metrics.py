@@ -1,14 +1,19 @@
 """Files of records (records.py): lines of JSON that grow while a run goes on, written by one process each and read by anybody.
 
 Rules: a kill leaves at most the last line half-written; readers leave that out, and who adds to the file cuts it off first.
-Reading never changes a run; a file that is not there is an empty one.
+Reading never changes a run; a file that is not there is an empty one. metrics.jsonl is put away and begun anew when it is full
+or an hour old (thinning.py); `read_run` and `Tail` go through it all.
 """
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections.abc import Iterable, Iterator
 from heapq import merge
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -16,6 +21,7 @@ from skerry.errors import RunDirError
 from skerry.store.files import Growing, Say
 from skerry.store.fold import KEEP, RunState
 from skerry.store.records import Begin, Exited, FaultNote, Line, Record, Started, Summary, Unfired, decode, encode
+from skerry.store.thinning import HOUR, SEGMENT, Thinning, put_away, segments
 
 BLOCK = 1 << 16
 
@@ -26,19 +32,57 @@ class MetricsLog:
     def __init__(self, path: Path, say: Say) -> None:
         """Append to `path`, or create it. Raises OSError."""
         _mend(path)
-        self._file = Growing(path, say)
+        self._path, self._say = path, say
+        self._thinning = Thinning(path)
+        self._thread: threading.Thread | None = None
+        self._open()
+
+    def _open(self) -> None:
+        self._file = Growing(self._path, self._say)
+        self._began = time.monotonic()
+        self._size = self._path.stat().st_size  # when all has been written
 
     def add(self, record: Record) -> None:
         """One line."""
-        self._file.add(encode(record) + b"\n")
+        line = encode(record) + b"\n"
+        self._size += len(line)
+        self._file.add(line)
 
     def flush(self) -> None:
-        """See Growing.flush."""
+        """See Growing.flush. Now and then it is also time for another file."""
         self._file.flush()
+        if self._size >= SEGMENT or (self._size and time.monotonic() - self._began >= HOUR):
+            self._put_away()
 
     def close(self) -> None:
         """See Growing.close."""
         self._file.close()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _put_away(self) -> None:
+        """Begin another file. The old ones are thinned in a thread, which nobody waits for before the end."""
+        try:
+            if self._path.exists():
+                if self._path.stat().st_size < self._size:  # the disk is full: not now
+                    return
+                put_away(self._path)
+            before = self._file
+            self._open()
+            before.close()
+        except OSError as error:
+            self._say(f"cannot begin another {self._path.name}: {error.strerror}; it goes on as it is")
+            self._began, self._size = time.monotonic(), 0
+            return
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._thin, name="skerry-thinning")
+            self._thread.start()
+
+    def _thin(self) -> None:
+        try:
+            self._thinning.go_over()
+        except OSError as error:
+            self._say(f"cannot thin {self._path.name}: {error.strerror}; it is tried again in an hour")
 
 
 def append(path: Path, record: Record) -> None:
@@ -66,37 +110,70 @@ def read(path: Path) -> Iterator[Line]:
 
 
 class Tail:
-    """The records that were added to a file since the last look. Forgiving: looking at a run must not end it."""
+    """The records that were added to a file since the last look, also when it was put away meanwhile. Forgiving: looking at a
+    run must not end it."""
 
     def __init__(self, path: Path, *, skip: bool = False) -> None:
         """`skip`: begin at the file's present end."""
         self._path = path
-        self._at = path.stat().st_size if skip and path.exists() else 0
+        self._at = 0
+        self._of: tuple[int, int] | None = None  # which file that is
+        if skip and path.exists():
+            found = path.stat()
+            self._at, self._of = found.st_size, (found.st_dev, found.st_ino)
 
     def new(self) -> list[Line]:
         """Those of new whole lines; damaged ones are passed over."""
+        lines: list[bytes] = []
         try:
             with self._path.open("rb") as file:
-                file.seek(self._at)
-                data = file.read()
+                now = _identity(file)
+                if self._of not in (None, now):
+                    lines += self._rest_of_the_last()
+                    self._at = 0
+                self._of = now
+                lines += self._whole_lines(file)
         except FileNotFoundError:
-            return []
+            pass
+        return [record for line in lines if (record := _forgiven(line)) is not None]
+
+    def _rest_of_the_last(self) -> list[bytes]:
+        for path in reversed(segments(self._path)):
+            with path.open("rb") as file:
+                if _identity(file) == self._of:
+                    return self._whole_lines(file)
+        return []
+
+    def _whole_lines(self, file: BinaryIO) -> list[bytes]:
+        file.seek(self._at)
+        data = file.read()
         whole = data[: data.rfind(b"\n") + 1]
         self._at += len(whole)
-        return [record for line in whole.splitlines() if (record := _forgiven(line)) is not None]
+        return whole.splitlines()
+
+
+def _identity(file: BinaryIO) -> tuple[int, int]:
+    found = os.fstat(file.fileno())
+    return found.st_dev, found.st_ino
 
 
 def read_run(run_dir: Path, keep: int | None = KEEP) -> RunState:
     """What a run's files come to. Raises RunDirError if there is no run, or a line is damaged."""
     state = RunState(keep)
-    metrics, faults = (_dated(read(run_dir / name)) for name in ("metrics.jsonl", "faults.jsonl"))
-    for _, record in merge(metrics, faults, key=lambda dated: dated[0]):
+    told = _dated(_all(run_dir / "metrics.jsonl"))
+    for _, record in merge(told, _dated(read(run_dir / "faults.jsonl")), key=lambda dated: dated[0]):
         state.take(record)
     if state.begin is None:
         raise RunDirError(f"{run_dir} holds no run that has begun", remedy="name a directory under runs/")
     for record in read(run_dir / "eval.jsonl"):
         state.take(record)
     return state
+
+
+def _all(metrics: Path) -> Iterator[Line]:
+    """Of the file and of all that was put away."""
+    for path in (*segments(metrics), metrics):
+        yield from read(path)
 
 
 def read_figures(run_dir: Path) -> Summary:

@@ -154,8 +154,8 @@ class Evaluation(Record, frozen=True, kw_only=True):
 
 
 class FaultNote(Record, frozen=True, kw_only=True):
-    """A fault of --chaos struck, or is over. `fault`: as the script has it; `target`: a learner's id, or `2.trainer`,
-    `2.agent`."""
+    """A fault of --chaos struck, or is over. `fault`: as the script has it; `target`: a learner's id, `2.trainer`, `2.agent`;
+    or `syncer`, with `learner` -1."""
 
     unix: float
     event: Literal["strike", "end"]
@@ -166,7 +166,7 @@ class FaultNote(Record, frozen=True, kw_only=True):
 
 
 class Started(Record, frozen=True, kw_only=True, tag_field="event", tag="start"):
-    """A trainer was started."""
+    """A trainer was started, or (`learner` -1) the syncer."""
 
     unix: float
     learner: int
@@ -174,7 +174,7 @@ class Started(Record, frozen=True, kw_only=True, tag_field="event", tag="start")
 
 
 class Exited(Record, frozen=True, kw_only=True, tag_field="event", tag="exit"):
-    """A trainer has ended by itself or by a signal (negative)."""
+    """A trainer, or (`learner` -1) the syncer, has ended by itself or by a signal (negative)."""
 
     unix: float
     learner: int

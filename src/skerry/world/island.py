@@ -36,6 +36,7 @@ from skerry.core.orders import (
     StopLoop,
     TakeOver,
     TrainerEnded,
+    Unlinked,
     Warn,
 )
 from skerry.core.policy import Policy
@@ -44,7 +45,7 @@ from skerry.world.hub import Hub, Line
 from skerry.world.links import Link
 from skerry.world.plane import Body
 from skerry.world.queue import Queue
-from skerry.world.shared import Shared, Trainer, Uplink
+from skerry.world.shared import Shared, Trainer, Uplink, dropped
 
 make_stepped = maker(Stepped)
 make_copied_out = maker(CopiedOut)
@@ -52,6 +53,7 @@ make_applied = maker(Applied)
 make_count = maker(Count)
 
 AGENT_RESTART_S = 1.0
+GIVEN_UP = 3  # heartbeats after which a line that carries nothing is given up
 
 
 class State(Enum):
@@ -76,8 +78,8 @@ class Island:
 
     __slots__ = ("_agent_frozen", "_agent_up", "_beat_every", "_count", "_done", "_driver", "_frozen_at",
                  "_hears", "_hub", "_inbox", "_later", "_layout", "_left", "_line", "_link", "_new_trainer",
-                 "_orders", "_policy", "_queue", "_rate", "_released", "_seconds", "_shared", "_shift",
-                 "_standing", "_step_times", "_stood_since", "_synchronous", "_trainer", "_up_bytes", "learner",
+                 "_no_link_until", "_orders", "_policy", "_queue", "_rate", "_released", "_seconds", "_shared", "_shift",
+                 "_standing", "_step_times", "_stood_since", "_synchronous", "_trainer", "_up_bytes", "_uplink", "learner",
                  "lives", "loaded", "slowed", "state", "waited")  # fmt: skip
 
     def __init__(self, learner: int, queue: Queue, hub: Hub, policy: Policy, layout: Layout, link: Link,
@@ -95,6 +97,7 @@ class Island:
         self._up_bytes = [codec.nbytes(size) for size in layout.sizes]
         self._beat_every = min(policy.silent_after, policy.sync_timeout) / 4
         self._line: Line | None = None
+        self._no_link_until = 0.0
         self._agent_up = self._agent_frozen = False
         self._hears = False  # up, and not frozen
         self._standing = False
@@ -125,17 +128,50 @@ class Island:
         self._orders: list[tuple[CopyOut | TakeOver, Any]] = []
         self._later: list[tuple[CopyOut | TakeOver, Any]] = []  # islands of many ranks: orders for a boundary to come
         self._inbox: list[tuple[LearnerEvent, Body]] = []  # of an agent that is frozen
-        self._line = line = Line(self._hub, self, self._link)
         core = LearnerCore(self._policy, self._layout, self._shared.memory, self._count)
-        self._driver = LearnerDriver(core, self._shared, self, Uplink(line.say, self._send_body))
+        self._uplink = Uplink(dropped, self._send_body)
+        self._driver = LearnerDriver(core, self._shared, self, self._uplink)
         self._agent_up = self._hears = True
         self._driver.begin(self._queue.now, Stepped(count=self._count, progress=self._rate))
         if self.state is State.STOPPED:
             self._feed(LoopLeft(count=self._count))
+        self._dial(self._driver)
+
+    def _dial(self, driver: LearnerDriver) -> None:
+        """A line of that agent's, as soon as there can be one."""
+        if driver is not self._driver or not self._agent_up or self._line is not None:
+            return
+        if self._queue.now < self._no_link_until:
+            self._queue.at(self._no_link_until, self._dial, driver)
+            return
+        self._line = line = Line(self._hub, self, self._link)
+        self._uplink.send = line.say
         self._feed(Linked())
         if self.state in STANDING:
             self._stand()
         self._queue.after(self._beat_every, self._beat, line)
+
+    def cut(self, seconds: float, *, mute: bool) -> bool:
+        """The line breaks, and there is another in so many seconds. `mute`: both ends keep it, but nothing passes any more; the
+        agent gives it up after 3 heartbeats. False: there is no line."""
+        line, now = self._line, self._queue.now
+        if line is None:
+            return False
+        self._no_link_until = max(self._no_link_until, now + seconds)
+        if mute:
+            self._line, self._uplink.send = None, dropped
+            self._queue.after(seconds, line.hang_up)
+            self._queue.after(GIVEN_UP * self._beat_every, self._give_up, self._driver)
+        else:
+            self._unlink()
+            self._give_up(self._driver)
+        return True
+
+    def _give_up(self, driver: LearnerDriver) -> None:
+        """The agent notices that it has no line."""
+        if driver is self._driver and self._agent_up and self._line is None:
+            self._feed(Unlinked())
+            self._dial(driver)
 
     def kill(self, part: str) -> bool:
         """Trainer and agent die (""), the trainer (its agent tells its last count) or the agent. False: there is none."""
@@ -177,7 +213,7 @@ class Island:
     def _unlink(self) -> None:
         if self._line is not None:
             self._line.hang_up()
-            self._line = None
+            self._line, self._uplink.send = None, dropped
 
     def freeze(self, part: str) -> bool:
         """Trainer, agent or both stand still until `thaw`."""
@@ -347,7 +383,8 @@ class Island:
             self._inbox.append((event, came))
 
     def _send_body(self, message: Contribution | ProvideInitial, body: Body) -> None:
-        assert self._line is not None
+        if self._line is None:
+            return
         p = message.fragment
         nbytes = self._up_bytes[p] if type(message) is Contribution else 4 * self._layout.sizes[p]
         self._line.send(message, body, nbytes)

@@ -50,6 +50,7 @@ class VirtualRun:
         self._new_trainer = new_trainer
         self._do: dict[str, Callable[[Fault], bool]] = {
             "kill": self._kill, "stop": self._stop, "slow": self._slow, "join": self._join, "leave": self._leave,
+            "cut": self._cut, "halfopen": self._cut,
         }  # fmt: skip
 
     def run(self) -> None:
@@ -142,6 +143,10 @@ class VirtualRun:
         if fault.duration:
             self.queue.after(fault.duration, island.slowed.remove, fault.factor)
         return True
+
+    def _cut(self, fault: Fault) -> bool:
+        island = self.islands.get(fault.learner)
+        return island is not None and island.cut(fault.duration, mute=fault.kind == "halfopen")
 
     def _join(self, fault: Fault) -> bool:
         return self._start(fault.learner)

@@ -95,3 +95,7 @@ class Uplink:
 
     send: Callable[[FromLearner], None]
     send_body: Callable[[Contribution | ProvideInitial, Body], None]
+
+
+def dropped(message: FromLearner) -> None:
+    """What is said without a line."""

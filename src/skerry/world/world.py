@@ -55,6 +55,7 @@ class World:
             raise _bad("fault_rate", self.fault_rate, "give a share of the time, at least 0 and below 1")
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**64:
             raise _bad("seed", self.seed, "give a whole number, at least 0 and below 2**64")
+        self.script.check_virtual()
         self.script.check_learners(self.learners, others=self.fault_rate > 0)
         if any(fault.learner >= MOST_LEARNERS for fault in self.script):
             raise _bad("faults", self.faults, f"learners bear numbers below {MOST_LEARNERS:,}")
