@@ -94,9 +94,11 @@ class LabModel:
     def close(self, fragment: int, step: int, version: int) -> str:
         """The outer step."""
         try:
-            self._made[fragment] = self.merger.close(fragment, step)
+            body, checksum = self.merger.close(fragment, step)
         except FloatingPointError as error:
             return str(error)
+        self.merger.slots.flip(fragment, version=version, step=step, position=0, checksum=checksum)
+        self._made[fragment] = body
         return ""
 
     def publish(self, fragment: int) -> None:

@@ -1,13 +1,16 @@
 """The global model: its values, the outer momentum, the rounds' accumulators. Every driver of the core merges with it.
 
 Rules: one thread at a time; the syncer's worker thread calls the methods in the order in which its event loop asked (Merge ->
-add, Close -> close), so what is read of `theta` in between is a consistent cut. Memory: theta, momentum, one accumulator for
-each round that is open, a body for each version in use; it is kept and used again. Nothing grows with the number of learners.
+add, Close -> close). The outer step reads the present slot of its fragment and writes the spare one (slots.py), block by block;
+while a block is in the cache it is looked at (is it finite?) and goes into the slot's checksum. What was present stays so until
+whoever asked turns it: a version that is computed is not yet one. Memory: the slots, one accumulator for each round that is open,
+a body for each version in use; it is kept and used again. Nothing grows with the number of learners.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,25 +19,31 @@ from numpy.typing import NDArray
 from skerry.codecs import Codec, get_codec
 from skerry.core.layout import Layout
 from skerry.core.policy import Policy
+from skerry.numerics import accumulate
 from skerry.numerics.accumulate import Accumulator, Screened, parts_of, screen
 from skerry.numerics.outer import OuterNesterov
+from skerry.numerics.slots import Array, Checksum, Slots, checksum_of
 
-Values = NDArray[np.float32]
 Body = NDArray[np.uint8]
 
 
-class Merger:
-    """The tensors of one run. `theta` and `momentum`: those of a snapshot, which it makes its own."""
+class Made(NamedTuple):
+    """What a round came to: the new value, encoded, and the checksum of the slot that holds it."""
 
-    def __init__(self, policy: Policy, layout: Layout, theta: Values | None = None, momentum: Values | None = None) -> None:
-        self.theta = np.zeros(layout.total, np.float32) if theta is None else theta
-        self.momentum = np.zeros(layout.total, np.float32) if momentum is None else momentum
+    body: Body
+    checksum: int
+
+
+class Merger:
+    """The tensors of one run. `slots`: where its values lie; none: in memory of its own."""
+
+    def __init__(self, policy: Policy, layout: Layout, slots: Slots | None = None) -> None:
+        self.slots = Slots(layout) if slots is None else slots
         self.up: Codec = get_codec(policy.codec_up)
         self.down: Codec = get_codec(policy.codec_down)
         self._rule = policy.merge
         self._outer = OuterNesterov(lr=policy.outer_lr, momentum=policy.outer_momentum)
         self._parts = [parts_of(layout, fragment) for fragment in range(policy.fragments)]
-        self._places = [slice(at, at + size) for at, size in zip(layout.offsets, layout.sizes, strict=True)]
         self._longest = max(layout.sizes)
         self._rounds: dict[tuple[int, int], tuple[Accumulator, torch.Tensor]] = {}
         self._spare = [self._memory() for _ in range(policy.open_rounds)]
@@ -45,25 +54,29 @@ class Merger:
         """About how many bytes a syncer of this policy and layout needs."""
         up, down = get_codec(policy.codec_up).nbytes, get_codec(policy.codec_down).nbytes
         longest = max(layout.sizes)
-        return (8 * layout.total + down(layout.total) + 4 * longest * policy.open_rounds
+        return (16 * layout.total + down(layout.total) + 4 * longest * policy.open_rounds
                 + buffers * up(longest) + down(longest) * policy.fragments)  # fmt: skip
 
     def _memory(self) -> torch.Tensor:
         """For one accumulator. From numpy, which asks for huge pages where torch does not: a quarter faster to add to."""
         return torch.from_numpy(np.zeros(self._longest, np.float32))
 
-    def values(self, fragment: int) -> Values:
-        """The fragment's part of theta."""
-        return self.theta[self._places[fragment]]
+    def values(self, fragment: int) -> Array:
+        """The fragment's present value."""
+        return self.slots.present(fragment).theta
 
     def provide(self, fragment: int, body: memoryview) -> tuple[str, Body]:
         """A first value has come, in fp32: what is wrong with it ("" if nothing is), and its encoding."""
         flaw = screen(self._parts[fragment], body, get_codec("fp32")).flaw
         return flaw, self._encode(fragment, np.frombuffer(body, np.float32))
 
-    def adopt(self, fragment: int, body: memoryview) -> None:
-        """It is the run's."""
-        self.values(fragment)[:] = np.frombuffer(body, np.float32)
+    def adopt(self, fragment: int, theta: Body | Array | memoryview, momentum: Array | None = None, version: int = 0,
+              step: int = 0, position: int = 0) -> None:  # fmt: skip
+        """It is the run's: a first value, or one of a snapshot. In fp32."""
+        slot = self.slots.spare(fragment)
+        slot.theta[:] = np.frombuffer(theta, np.float32)
+        slot.momentum[:] = 0 if momentum is None else momentum
+        self.slots.flip(fragment, version=version, step=step, position=position, checksum=checksum_of(slot))
 
     def screen(self, fragment: int, body: memoryview) -> Screened:
         """First pass over a contribution."""
@@ -76,19 +89,30 @@ class Merger:
             self._rounds[fragment, step] = (Accumulator(self._parts[fragment], self._rule, memory), memory)
         self._rounds[fragment, step][0].add(body, self.up, screened, weight)
 
-    def close(self, fragment: int, step: int) -> Body:
-        """The outer step on what the round accumulated. Returns the new value, encoded. Raises FloatingPointError if it
-        would not be finite; then the value before it stands."""
+    def close(self, fragment: int, step: int) -> Made:
+        """The outer step on what the round accumulated, into the spare slot. Raises FloatingPointError if its result would not
+        be finite; then nothing is said of that slot."""
         accumulator, memory = self._rounds.pop((fragment, step))
-        if not accumulator.sound:
+        try:
+            if not accumulator.sound:
+                raise FloatingPointError("the sums of its contributions are not finite")
+            checksum = self._step(fragment, accumulator)
+        finally:
             self._spare.append(memory)
-            raise FloatingPointError("the sums of its contributions are not finite")
-        theta, momentum = (torch.from_numpy(flat[self._places[fragment]]) for flat in (self.theta, self.momentum))
+        return Made(self._encode(fragment, self.slots.made(fragment).theta), checksum)
+
+    def _step(self, fragment: int, accumulator: Accumulator) -> int:
+        old, new, checksum = self.slots.present(fragment), self.slots.spare(fragment), Checksum()
+        theta, buffer, new_theta, new_buffer = map(torch.from_numpy, (*old, *new))
+        zeros = torch.zeros(min(accumulate.BLOCK, theta.numel()))
         for at, delta in accumulator.results():
             there = slice(at, at + delta.numel())
-            self._outer.step(theta[there], momentum[there], delta)
-        self._spare.append(memory)
-        return self.encode(fragment)
+            self._outer.step(theta[there], buffer[there], delta, new_theta[there], new_buffer[there])
+            # 0 times infinity is not a number. The momentum need not be looked at: it is in theta.
+            if torch.dot(new_theta[there], zeros[: delta.numel()]).item() != 0.0:
+                raise FloatingPointError("the new value would not be finite")
+            checksum.add(new.theta[there], new.momentum[there])
+        return checksum.value
 
     def cancel(self, fragment: int, step: int) -> None:
         """Forget a round; there may have been nothing in it."""
@@ -100,7 +124,7 @@ class Merger:
         """The fragment's value as it stands, in the downward codec; give the body back with `reuse`."""
         return self._encode(fragment, self.values(fragment))
 
-    def _encode(self, fragment: int, values: Values) -> Body:
+    def _encode(self, fragment: int, values: Array) -> Body:
         spare = self._bodies.get(fragment)
         body = spare.pop() if spare else np.zeros(self.down.nbytes(values.size), np.uint8)
         self.down.encode(values, body.data)
@@ -108,7 +132,7 @@ class Merger:
 
     def encode_all(self) -> list[Body]:
         """Every fragment's value."""
-        return [self.encode(fragment) for fragment in range(len(self._places))]
+        return [self.encode(fragment) for fragment in range(len(self._parts))]
 
     @property
     def spare(self) -> int:

@@ -5,6 +5,7 @@ model/config.json (what the first learner said of its model). And the way in: va
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,11 @@ from safetensors import SafetensorError, safe_open
 from skerry.core.layout import Layout
 from skerry.errors import ConfigError, DataError
 from skerry.store.files import settle
-from skerry.store.snapshot import Origin, by_name, fill, mismatch, write_tensors
+from skerry.store.snapshot import Origin, by_name, fill, mismatch, split, write_tensors
 
 
-def export_model(folder: Path, layout: Layout, origin: Origin, theta: NDArray[np.float32]) -> None:
-    """Write the model's two files into `folder`, each whole or not at all. Raises OSError."""
+def export_model(folder: Path, layout: Layout, origin: Origin, theta: Sequence[NDArray[np.float32]]) -> None:
+    """`theta`: of each fragment. Write the model's two files into `folder`, each whole or not at all. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = by_name(layout, theta)
     tensors |= {alias: tensors[name] for alias, name in origin.aliases.items() if name in tensors}
@@ -29,8 +30,8 @@ def export_model(folder: Path, layout: Layout, origin: Origin, theta: NDArray[np
     settle(part, folder / "config.json")
 
 
-def load_values(path: Path, layout: Layout, theta: NDArray[np.float32]) -> None:
-    """Fill `theta` by name from a safetensors file of any float type.
+def load_values(path: Path, layout: Layout) -> list[NDArray[np.float32]]:
+    """The values of each fragment, by name from a safetensors file of any float type.
 
     Raises DataError if the file cannot be read, ConfigError if a tensor is missing or has another shape."""
     try:
@@ -39,7 +40,9 @@ def load_values(path: Path, layout: Layout, theta: NDArray[np.float32]) -> None:
             shapes = {t.name: file.get_slice(t.name).get_shape() for t in layout.tensors if t.name in names}
             if why := mismatch(layout, shapes):
                 raise ConfigError(f"{path} is not this model: {why}", remedy="give --init a file of the same model")
+            theta = split(layout, np.empty(layout.total, np.float32))
             fill(layout, {name: file.get_tensor(name).float().numpy() for name in shapes}, theta)
+            return theta
     except (SafetensorError, OSError) as error:
         raise DataError(f"cannot read {path}: {error}", remedy="give --init a safetensors file") from error
 

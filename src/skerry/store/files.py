@@ -19,14 +19,31 @@ HELD_BACK = 64 << 20
 
 def settle(written: Path, final: Path) -> None:
     """Make `written` durable and let it take the place of `final`, both in one folder. Raises OSError."""
-    for path in (written, written.parent):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-            if path is written:
-                written.replace(final)
-        finally:
-            os.close(handle)
+    handle = os.open(written, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+        written.replace(final)
+    finally:
+        os.close(handle)
+    sync_folder(written.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in it durable. Raises OSError."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def last_good(store: Path, *, but: str = "") -> str:
+    """What to do when something of a run cannot be read: its last good state by name. `store`: the run's folder of that name;
+    `but`: what cannot be read."""
+    for name in ("snapshot.safetensors", "initial.safetensors"):
+        if name != but and (store / name).is_file():
+            return f"nothing was overwritten; the last good state is {store / name}"
+    return "nothing was overwritten; there is no snapshot beside it: begin a new run"
 
 
 def clear_unfinished(folder: Path) -> None:

@@ -24,7 +24,7 @@ from skerry.fabric.tokens import Keyring
 from skerry.store.export import export_model
 from skerry.store.files import clear_unfinished, settle
 from skerry.store.records import Figures, pretty
-from skerry.store.snapshot import NAME, Snapshot, load_snapshot, write_snapshot
+from skerry.store.snapshot import NAME, Snapshot, keep_initial, load_snapshot, write_snapshot
 from skerry.syncer.config import SyncerConfig
 from skerry.syncer.journal import Journal
 from skerry.syncer.worker import Worker
@@ -107,6 +107,7 @@ class Keeper:
         try:
             await written
             await asyncio.to_thread(settle, self._part, self.snapshot_path)
+            await asyncio.to_thread(keep_initial, snapshot, self.snapshot_path)
         except OSError as error:
             self.rounds += rounds
             self._again_at = snapshot.t + AGAIN

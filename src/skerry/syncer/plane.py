@@ -1,11 +1,12 @@
 """What is done to bodies in the syncer's process: room for those that come, the merger's thread, the values that are sent.
 
-    room -> put -> screen -> add, or drop          close -> publish -> edition, returned
+    room -> put -> screen -> add, or drop          close -> keep -> publish -> edition, returned
 
 Rules: a body is received straight into a buffer of the pool and known by its name from `put` on; the same name may come twice,
 over two links of one learner, and the copies are seen to in the order in which they came. Arithmetic is the worker's,
-one job after the other in the order of asking. Everything else happens on the event loop's thread. Nobody else touches the
-tensors.
+one job after the other in the order of asking. Everything else happens on the event loop's thread: which slot of a fragment is
+the present one, too, so what is read of the present slots by a job that was submitted at one moment is the run of that moment.
+Nobody else touches the tensors.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from skerry.core.layout import Layout
 from skerry.core.messages import BodyName, Close, Merge
 from skerry.core.policy import Policy
 from skerry.numerics.accumulate import Screened, weight_of
-from skerry.numerics.merger import Body, Merger, Values
+from skerry.numerics.merger import Body, Made, Merger
+from skerry.numerics.slots import Slots, Stands
 from skerry.syncer.pool import Pool
 from skerry.syncer.shelf import Edition, Reader, Shelf
 from skerry.syncer.worker import Worker
@@ -38,16 +40,19 @@ class Room:
 
 
 class ThreadPlane:
-    """One thread's work. `theta`, `momentum`: those of a snapshot, which it makes its own."""
+    """One thread's work. `slots`: the run's values; none: in memory only. `patient`: the thread that waits for the disk, where a
+    version must outlive the machine before it exists; none: it exists at once, and outlives the process."""
 
-    def __init__(self, policy: Policy, layout: Layout, worker: Worker, buffers: int, *values: Values) -> None:
-        self.merger = Merger(policy, layout, *values)
+    def __init__(self, policy: Policy, layout: Layout, worker: Worker, buffers: int, slots: Slots | None = None,
+                 patient: Worker | None = None) -> None:  # fmt: skip
+        self.merger = Merger(policy, layout, slots)
         self.pool = Pool(buffers, self.merger.up.nbytes(max(layout.sizes)))
         self.worker = worker
         self.shelf = Shelf(policy.fragments, self.merger.reuse, _cut_off)
         self._held: dict[BodyName, deque[Room]] = {}
-        self._made: dict[int, Body] = {}  # closed, not yet published
-        self._fence: list[tuple[Close, Callable[[str], None]]] | None = None  # closes that wait behind it
+        self.fenced = False  # a cut is being made: the next one must wait
+        self._patient = patient
+        self._made: dict[int, Made] = {}  # closed, not yet published
 
     # ------------------------------------------------------------------ for sessions
 
@@ -125,11 +130,7 @@ class ThreadPlane:
         return room
 
     def close(self, close: Close, then: Callable[[str], None]) -> None:
-        if self._fence is not None:
-            self._fence.append((close, then))
-            return
-
-        def made(found: Body | str) -> None:
+        def made(found: Made | str) -> None:
             if isinstance(found, str):
                 then(found)
             else:
@@ -138,40 +139,45 @@ class ThreadPlane:
 
         self.worker.submit(self._close, close.fragment, close.step, then=made)
 
-    def _close(self, fragment: int, step: int) -> Body | str:
+    def _close(self, fragment: int, step: int) -> Made | str:
         try:
             return self.merger.close(fragment, step)
         except FloatingPointError as error:
             return str(error)
 
     def keep(self, close: Close, position: int, then: Callable[[], None]) -> None:
-        then()
+        fragment, slots = close.fragment, self.merger.slots
+        stands = Stands(close.version, close.step, position, self._made[fragment].checksum)
+
+        def kept(_: object) -> None:
+            slots.turn(fragment, stands)
+            then()
+
+        if self._patient is None:
+            slots.write_entry(fragment, stands)
+            kept(None)
+        else:
+            self._patient.submit(slots.durable, fragment, stands, then=kept)
 
     def publish(self, fragment: int, version: int, step: int) -> None:
-        self.shelf.put(Edition(fragment, version, step, self._made.pop(fragment)))
+        self.shelf.put(Edition(fragment, version, step, self._made.pop(fragment).body))
 
     def cancel(self, fragment: int, step: int) -> None:
         self.worker.submit(self.merger.cancel, fragment, step)
 
     # ------------------------------------------------------------------ consistent cuts
 
-    @property
-    def fenced(self) -> bool:
-        """Whether closes wait, for a cut is being made."""
-        return self._fence is not None
-
     def cut(self, then: Callable[[], None]) -> None:
-        """Call it at a moment when every version that was made is published, and no other is being made: what the core knows
-        and what the merger holds are the same then. What `then` asks of the worker comes before whatever closes meanwhile."""
+        """Call it at a moment when all that was asked of the worker is done. What the core knows then and the present slots are the
+        same run: a version that is computed and not kept is in neither. They stay so for what `then` asks of the worker, which
+        comes before whatever is computed later."""
 
         def made(_: object) -> None:
+            self.fenced = False
             then()
-            waiting, self._fence = self._fence or [], None
-            for close, each in waiting:
-                self.close(close, each)
 
-        assert self._fence is None
-        self._fence = []
+        assert not self.fenced
+        self.fenced = True
         self.worker.submit(lambda: None, then=made)
 
     # ------------------------------------------------------------------ the beginning

@@ -62,10 +62,12 @@ class Run:
     def __init__(self, around: Surroundings, layout: Layout, origin: Origin, snapshot: Snapshot | None = None) -> None:
         """Raises OSError if the tape cannot be begun."""
         state = dict(snapshot.state) if snapshot else None
-        values = (snapshot.theta, snapshot.momentum) if snapshot else ()
         self.layout = layout
         self.core = SyncerCore(around.policy, layout, state)
-        self.plane = ThreadPlane(around.policy, layout, around.worker, around.buffers, *values)
+        self.plane = ThreadPlane(around.policy, layout, around.worker, around.buffers)
+        for fragment, (version, step) in enumerate(snapshot.published if snapshot else ()):
+            assert snapshot is not None
+            self.plane.merger.adopt(fragment, snapshot.theta[fragment], snapshot.momentum[fragment], version, step)
         self.samples = Samples(around.journal)
         self.refused = 0  # contributions, for their values
         self._events = 0
@@ -181,7 +183,7 @@ class Run:
         return Snapshot(
             run=around.name, t=around.clock(), layout=self.layout, origin=self._origin, state=core.state(),
             published=tuple(zip(core.versions, core.rounds.steps, strict=True)), traffic=around.traffic(),
-            theta=self.plane.merger.theta, momentum=self.plane.merger.momentum,
+            theta=self.plane.merger.slots.thetas(), momentum=self.plane.merger.slots.momenta(),
         )  # fmt: skip
 
     def _save_if_due(self) -> None:

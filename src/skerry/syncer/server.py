@@ -304,7 +304,8 @@ class Server:
             run = Run(around, layout, origin, snapshot)
         init = self._config.init
         if init is not None:
-            await self._worker.submit(load_values, init, layout, run.plane.merger.theta)
+            for fragment, theta in enumerate(await self._worker.submit(load_values, init, layout)):
+                run.plane.merger.adopt(fragment, theta)
         if init is not None or snapshot is not None:
             await run.plane.lay_out(run.core.versions or [0] * self.policy.fragments, run.core.rounds.steps)
         self.run = run
