@@ -3,8 +3,8 @@
 Rules: one thread at a time; the syncer's worker thread calls the methods in the order in which its event loop asked (Merge ->
 add, Close -> close). The outer step reads the present slot of its fragment and writes the spare one (slots.py), block by block;
 while a block is in the cache it is looked at (is it finite?) and goes into the slot's checksum. What was present stays so until
-whoever asked turns it: a version that is computed is not yet one. Memory: the slots, one accumulator for each round that is open,
-a body for each version in use; it is kept and used again. Nothing grows with the number of learners.
+whoever asked turns it: a version that is computed is not yet one. Memory: the slots, one accumulator for each open round, a
+body for each version in use; it is kept and used again. Nothing grows with the number of learners.
 """
 
 from __future__ import annotations

@@ -34,8 +34,8 @@ class OuterNesterov:
     def step(self, theta: torch.Tensor, buffer: torch.Tensor, delta: torch.Tensor,
              new_theta: torch.Tensor, new_buffer: torch.Tensor) -> None:  # fmt: skip
         """One outer step. theta: the global value; buffer: its momentum, zeros before the first step; delta: the merged outer
-        gradient, used as scratch (its content is lost). What comes of the first two is written to the last two, which may be the
-        same tensors. All flat fp32 of one length."""
+        gradient, used as scratch (its content is lost). What comes of the first two is written to the last two, which may be
+        the same tensors. All flat fp32 of one length."""
         assert theta.shape == buffer.shape == delta.shape == new_theta.shape == new_buffer.shape and theta.dim() == 1
         if self.momentum:
             torch.mul(buffer, self.momentum, out=new_buffer)

@@ -1,18 +1,18 @@
-"""The global model's values: of every fragment two slots of (theta, momentum), and for each slot an entry that says what lies in it.
+"""The global model's values: of every fragment two slots of (theta, momentum), and of each slot an entry: what lies in it.
 
-    one page that says whose they are | pages of entries, slot 0 | pages of entries, slot 1 | slot 0 of fragment 0 | slot 1 | ...
+    a page that says whose they are | pages of entries of slot 0 | and of slot 1 | fragment 0: slot 0 | slot 1 | fragment 1 ...
 
 The outer step reads one slot, the present one, and writes the other, the spare one; then `write_entry` says what the spare slot
 holds now, and `turn` makes it the present one. So a version costs no copy, and whoever reads the present slot reads a whole
 version. The memory is anonymous here (the lab, tests); store/values.py maps a file.
 
 Rules:
-- An entry is 64 bytes: fragment, version, step, position, checksum of the slot, zero, zero (int64 each, the checksum uint64), and
-  the checksum of those. That last word is zero before the slot or the rest of the entry is written, and set when both are whole:
+- An entry is 64 bytes: fragment, version, step, position (int64 each), checksum of the slot (uint64), zero, zero, and the
+  checksum of those. That last word is zero before the slot or the rest of the entry is written, and set when both are whole. So
   an entry is whole, or blank, or it was damaged. A SIGKILL between any two writes leaves the version before or the new one.
 - Of two whole entries the higher version is the present one.
-- `spare`, `write_entry`: one thread at a time for a fragment. `turn`: whoever else looks at `present` must be on that thread, or
-  ordered after it.
+- `spare`, `write_entry`: one thread at a time for a fragment. `turn`: who else looks at `present` is on that thread, or comes
+  after it.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class Checksum:
 
     def add(self, theta: Array, momentum: Array) -> None:
         """The next elements of both."""
-        self._theta.update(theta)
-        self._momentum.update(momentum)
+        self._theta.update(theta.data)
+        self._momentum.update(momentum.data)
 
     @property
     def value(self) -> int:

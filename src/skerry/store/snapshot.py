@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,7 @@ def _write_values(file: int, values: Values) -> str:
     """Gives their checksum, taken block by block on the way."""
     checksum = xxh3_64()
     for block in _blocks(values):
-        checksum.update(block)
+        checksum.update(block.data)
         _write(file, block.data.cast("B"))
     return checksum.hexdigest()
 
@@ -113,8 +114,12 @@ def write_tensors(path: Path, tensors: dict[str, NDArray[np.float32]], metadata:
 def keep_initial(snapshot: Snapshot, path: Path) -> None:
     """The run's first snapshot, at `path`, stays, whatever comes after it. Raises OSError."""
     if not any(version for version, _ in snapshot.published):
-        path.with_name(INITIAL).unlink(missing_ok=True)
-        os.link(path, path.with_name(INITIAL))
+        initial = path.with_name(INITIAL)
+        initial.unlink(missing_ok=True)
+        try:
+            os.link(path, initial)
+        except OSError:  # a file system without links
+            shutil.copyfile(path, initial)
 
 
 def load_snapshot(path: Path) -> Snapshot:
@@ -151,7 +156,7 @@ def _wrong_with(snapshot: Snapshot, text: str, sums: list[str]) -> str:
     for name, values, expected in zip(("theta", "momentum"), (snapshot.theta, snapshot.momentum), sums[1:], strict=True):
         checksum, finite = xxh3_64(), True
         for block in _blocks(values):
-            checksum.update(block)
+            checksum.update(block.data)
             finite = finite and bool(np.isfinite(block).all())
         if checksum.hexdigest() != expected:
             return f"{name} has a wrong checksum"

@@ -1,12 +1,13 @@
-"""The merger's memory is the store: RUN/store/values, a file mapped into memory, with two slots for each fragment (numerics/slots.py).
+"""The merger's memory is the store: RUN/store/values, a file mapped into memory, two slots for each fragment
+(numerics/slots.py).
 
     first page    magic, format, fragments, bytes of the file, the run, the layout's hash, checksum of those
     the rest      entries and slots, as numerics/slots.py says
 
 Rules: a version is in the file as soon as its entry is written, without any call to the operating system, so a SIGKILL costs no
 version; `durable` makes it outlive the machine, too: the slot is on the disk before its entry is. The file is reserved whole
-when it is made: a full disk is met then and never later. What is damaged, cut short, of another run or of another format is told
-in one line; nothing is ever written to a file that did not open.
+when it is made: a full disk is met then and never later. What is damaged, cut short, of another run or of another format is
+told in one line; nothing is ever written to a file that did not open.
 """
 
 from __future__ import annotations
@@ -100,15 +101,15 @@ class Values(Slots):
         return ""
 
     def durable(self, fragment: int, stands: Stands) -> None:
-        """`write_entry`, so that it outlives the machine: slot first, then entry. Two waits for the disk, for a thread that may.
-        Raises StorageError."""
+        """`write_entry`, so that it outlives the machine: slot first, then entry. Two waits for the disk, for a thread that
+        may. Raises StorageError."""
         try:
             os.fdatasync(self._handle)
             self.write_entry(fragment, stands)
             os.fdatasync(self._handle)
         except OSError as error:
             raise StorageError(f"cannot write {self.path}: {error.strerror}",
-                               remedy="its room is reserved, so look after the disk; then resume the run") from error  # fmt: skip
+                               remedy="look after the disk (its room is reserved), then resume") from error  # fmt: skip
 
     def sync(self) -> None:
         """All that was written is on the disk. Raises OSError."""

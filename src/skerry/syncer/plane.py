@@ -40,8 +40,8 @@ class Room:
 
 
 class ThreadPlane:
-    """One thread's work. `slots`: the run's values; none: in memory only. `patient`: the thread that waits for the disk, where a
-    version must outlive the machine before it exists; none: it exists at once, and outlives the process."""
+    """One thread's work. `slots`: the run's values; none: in memory only. `patient`: the thread that waits for the disk, where
+    a version must outlive the machine before it exists; none: it exists at once, and outlives the process."""
 
     def __init__(self, policy: Policy, layout: Layout, worker: Worker, buffers: int, slots: Slots | None = None,
                  patient: Worker | None = None) -> None:  # fmt: skip
@@ -168,9 +168,9 @@ class ThreadPlane:
     # ------------------------------------------------------------------ consistent cuts
 
     def cut(self, then: Callable[[], None]) -> None:
-        """Call it at a moment when all that was asked of the worker is done. What the core knows then and the present slots are the
-        same run: a version that is computed and not kept is in neither. They stay so for what `then` asks of the worker, which
-        comes before whatever is computed later."""
+        """Call it at a moment when all that was asked of the worker is done. What the core knows then and the present slots are
+        the same run: a version that is computed and not kept is in neither. They stay so for what `then` asks of the worker,
+        which comes before whatever is computed later."""
 
         def made(_: object) -> None:
             self.fenced = False

@@ -29,9 +29,10 @@ from skerry.core.phase import ENDED
 from skerry.core.policy import Policy
 from skerry.core.syncer import SyncerCore
 from skerry.drive.syncer import SyncerDriver
+from skerry.store.log import Tape
 from skerry.store.records import Sample
 from skerry.store.snapshot import Origin, Snapshot
-from skerry.store.tape import Head, Tape
+from skerry.store.tape import Head
 from skerry.syncer.journal import Journal, RoundLog, Samples
 from skerry.syncer.keeper import Keeper
 from skerry.syncer.plane import ThreadPlane
@@ -75,7 +76,10 @@ class Run:
         self._around = around
         self._origin = origin
         head = Head(run=around.name, began=around.clock(), policy=around.policy, layout=layout, state=state)
-        self.tape = Tape(around.keeper.path / "tape", head, around.journal.trouble)
+        loop = asyncio.get_running_loop()
+        self.tape = Tape(around.keeper.path / "tape", head, level="process", committed=lambda _: None, troubled=lambda _: None,
+                         say=lambda line: (loop.call_soon_threadsafe(around.journal.trouble, line), None)[1],
+                         vanished=lambda: None)  # fmt: skip
         self._rounds = RoundLog(around.journal)
         self._timer: asyncio.TimerHandle | None = None
         self.driver = SyncerDriver(self.core, self.plane, clock=around.clock, timer=self._set_timer, log=self,
@@ -152,7 +156,6 @@ class Run:
 
     def look(self) -> list[Sample]:
         """How every learner fares; also what tries the disk again. Once a second."""
-        self.tape.flush()
         return self.samples.take(self._around.clock(), self.core, self.driver.lines)
 
     async def stop(self) -> None:
