@@ -298,6 +298,6 @@ def test_parts_of_a_layout_and_a_whole_round():
     outer = OuterNesterov(lr=0.8, momentum=0.4)
     for at, delta in accumulator.results():
         stop = at + delta.numel()
-        outer.step(theta[at:stop], buffer[at:stop], delta)
+        outer.step(theta[at:stop], buffer[at:stop], delta, theta[at:stop], buffer[at:stop])
     want = reference(parts[1], "rda", contributions, weights)
     np.testing.assert_allclose(theta.numpy(), 1 - 0.8 * 1.4 * want, rtol=1e-5, atol=1e-6)

@@ -19,9 +19,12 @@ def test_equals_torch_sgd(lr, momentum):
         delta = torch.randn(theta.numel(), generator=generator)
         parameter.grad = delta.clone()
         reference.step()
-        outer.step(theta[:5000], buffer[:5000], delta[:5000].clone())  # slices of it, as blocks of a fragment
-        outer.step(theta[5000:], buffer[5000:], delta[5000:].clone())
-        assert torch.equal(theta, parameter.data)
+        before, new_theta, new_buffer = theta.clone(), torch.full_like(theta, 7.0), torch.zeros_like(theta)
+        for block in (slice(5000), slice(5000, None)):  # of a fragment, from one slot into another
+            outer.step(theta[block], buffer[block], delta[block].clone(), new_theta[block], new_buffer[block])
+        assert torch.equal(theta, before) and torch.equal(new_theta, parameter.data)
+        outer.step(theta, buffer, delta.clone(), theta, buffer)  # in place
+        assert torch.equal(theta, new_theta) and torch.equal(buffer, new_buffer)
     if momentum:
         assert torch.equal(buffer, reference.state[parameter]["momentum_buffer"])
 

@@ -16,7 +16,7 @@ from skerry.core.layout import TensorSpec, build_layout
 from skerry.recipe.config import RecipeConfig
 from skerry.recipe.evaluate import NICE
 from skerry.recipe.task import LanguageTask
-from skerry.store.snapshot import NAME, Origin, Snapshot, fill, write_snapshot
+from skerry.store.snapshot import NAME, Origin, Snapshot, fill, split, write_snapshot
 
 PATIENCE = 60.0
 
@@ -40,10 +40,11 @@ class Run:
         named = {name: p.detach().numpy() for name, p in self.task.model(seed).named_parameters()}
         layout = build_layout([TensorSpec(name=n, shape=v.shape) for n, v in named.items()], 4, "balanced")
         theta = np.empty(layout.total, np.float32)
-        fill(layout, named, theta)
+        parts = split(layout, theta)
+        fill(layout, named, parts)
         part = self.path / "store" / "part"
         write_snapshot(
-            Snapshot(run="r", t=t, layout=layout, origin=Origin(aliases={}, config=None), theta=theta, momentum=theta,
+            Snapshot(run="r", t=t, layout=layout, origin=Origin(aliases={}, config=None), theta=parts, momentum=parts,
                      published=((version, 10 * version),) * 4, state={}, traffic=(0, 0)), part)  # fmt: skip
         part.replace(self.path / "store" / NAME)
 

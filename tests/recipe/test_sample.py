@@ -9,7 +9,7 @@ from skerry.core.layout import TensorSpec, build_layout
 from skerry.errors import ConfigError, DataError, RunDirError
 from skerry.recipe.sample import load_model, sample
 from skerry.store.export import export_model
-from skerry.store.snapshot import Origin, fill
+from skerry.store.snapshot import Origin, fill, split
 from support.pattern import PATTERN, train
 
 
@@ -20,9 +20,10 @@ def run_dir(tmp_path_factory):
     named = {name: p.detach().numpy() for name, p in model.named_parameters()}
     layout = build_layout([TensorSpec(name=n, shape=v.shape) for n, v in named.items()], 24, "balanced")
     theta = np.empty(layout.total, np.float32)
-    fill(layout, named, theta)
+    parts = split(layout, theta)
+    fill(layout, named, parts)
     path = tmp_path_factory.mktemp("run")
-    export_model(path / "model", layout, Origin(aliases={}, config=PATTERN.description()), theta)
+    export_model(path / "model", layout, Origin(aliases={}, config=PATTERN.description()), parts)
     return path
 
 

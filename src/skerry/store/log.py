@@ -186,8 +186,9 @@ class Tape:
         return False
 
     def _append(self, data: bytes) -> None:
-        self._at = _write_at(self._file, data, self._at)  # all of it, or it is written again from the same place
+        end = _write_at(self._file, data, self._at)
         self._sync(self._file)
+        self._at = end  # unless all of that is done, it is written again from the same place
 
     def _sync(self, file: int) -> None:
         if self._level == "machine":

@@ -8,19 +8,16 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from skerry.core.layout import Layout, Piece, TensorSpec, build_layout
-from skerry.core.messages import Count, Join, Report, Tick
-from skerry.core.policy import Policy
-from skerry.core.syncer import SyncerCore
 from skerry.errors import ConfigError, DataError, RunDirError
 from skerry.store.export import export_model, load_values
 from skerry.store.files import Growing, clear_unfinished, settle
 from skerry.store.metrics import MetricsLog
 from skerry.store.records import Evaluation, Exited
-from skerry.store.snapshot import Origin, Snapshot, by_name, fill, load_snapshot, write_snapshot
-from skerry.store.tape import Action, Ended, Event, Head, Tape, read_tape, segments, verify
+from skerry.store.snapshot import Origin, Snapshot, by_name, fill, keep_initial, load_snapshot, split, write_snapshot
 
 TENSORS = [
     TensorSpec(name="emb.weight", shape=(7, 4), direct=True),
@@ -29,8 +26,6 @@ TENSORS = [
     TensorSpec(name="scale", shape=()),
 ]
 LAYOUT = build_layout(TENSORS, 2, "balanced")
-POLICY = Policy(fragments=2, interval=4, steps=100)
-HEAD = Head(run="r1", began=0.0, policy=POLICY, layout=LAYOUT, state=None)
 ORIGIN = Origin(aliases={"head.weight": "emb.weight"}, config={"width": 4})
 
 
@@ -51,7 +46,7 @@ def values(seed: int = 0) -> np.ndarray:
 
 def snapshot(**changes) -> Snapshot:
     base = {"run": "r1", "t": 12.5, "layout": LAYOUT, "origin": ORIGIN, "published": ((3, 7), (4, 9)), "state": {"step": 9},
-            "traffic": (10, 20), "theta": values(1), "momentum": values(2)}  # fmt: skip
+            "traffic": (10, 20), "theta": split(LAYOUT, values(1)), "momentum": split(LAYOUT, values(2))}  # fmt: skip
     return Snapshot(**{**base, **changes})
 
 
@@ -62,7 +57,8 @@ def test_snapshot_comes_back_whole(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
     for name in ("run", "t", "layout", "origin", "published", "state", "traffic"):
         assert getattr(back, name) == getattr(snapshot(), name)
-    assert np.array_equal(back.theta, values(1)) and np.array_equal(back.momentum, values(2))
+    assert np.array_equal(np.concatenate(back.theta), values(1))
+    assert np.array_equal(np.concatenate(back.momentum), values(2))
 
 
 def test_no_snapshot_and_no_snapshot_file(tmp_path):
@@ -74,6 +70,57 @@ def test_no_snapshot_and_no_snapshot_file(tmp_path):
     save_file({"theta": values()}, tmp_path / "other")
     with pytest.raises(RunDirError, match="no snapshot this version can read"):
         load_snapshot(tmp_path / "other")
+
+
+def test_the_first_snapshot_is_kept(tmp_path):
+    path, initial = tmp_path / "snapshot.safetensors", tmp_path / "initial.safetensors"
+    for t, versions in ((1.0, (0, 0)), (2.0, (0, 0)), (3.0, (1, 0))):
+        one = snapshot(t=t, published=tuple((version, 0) for version in versions))
+        write_snapshot(one, tmp_path / "a.part")
+        settle(tmp_path / "a.part", path)
+        keep_initial(one, path)
+    assert load_snapshot(path).t == 3.0 and load_snapshot(initial).t == 2.0
+
+
+def test_it_is_the_file_that_safetensors_reads(tmp_path):
+    write_snapshot(snapshot(), tmp_path / "a")
+    found = load_file(tmp_path / "a")
+    assert np.array_equal(found["theta"], values(1)) and np.array_equal(found["momentum"], values(2))
+
+
+@pytest.mark.parametrize("name", ["theta", "momentum"])
+def test_a_snapshot_that_is_not_finite_is_refused(tmp_path, name):
+    bad = split(LAYOUT, values(3))
+    bad[1][2] = np.nan
+    write_snapshot(snapshot(**{name: bad}), tmp_path / "a")
+    with pytest.raises(RunDirError, match=f"a is damaged: {name} is not finite"):
+        load_snapshot(tmp_path / "a")
+
+
+def test_a_short_theta_is_refused(tmp_path):
+    write_snapshot(snapshot(), tmp_path / "a")
+    with safe_open(tmp_path / "a", framework="numpy") as file:
+        metadata, momentum = file.metadata(), file.get_tensor("momentum")
+    save_file({"theta": values(1)[:-3], "momentum": momentum}, tmp_path / "b", metadata)
+    with pytest.raises(RunDirError, match=f"{LAYOUT.total - 3} values of float32 for a model of {LAYOUT.total}"):
+        load_snapshot(tmp_path / "b")
+
+
+def test_any_flipped_bit_and_any_cut_of_a_snapshot_is_found(tmp_path):
+    path = tmp_path / "a"
+    write_snapshot(snapshot(), path)
+    good, random = path.read_bytes(), np.random.default_rng(0)
+    for bit in random.choice(8 * len(good), 1500, replace=False):
+        bad = bytearray(good)
+        bad[bit // 8] ^= 1 << (bit % 8)
+        path.write_bytes(bad)
+        with pytest.raises(RunDirError) as caught:
+            load_snapshot(path)
+        assert "\n" not in str(caught.value)
+    for cut in random.choice(len(good), 100, replace=False):
+        path.write_bytes(good[:cut])
+        with pytest.raises(RunDirError):
+            load_snapshot(path)
 
 
 def test_full_disk_leaves_the_old_snapshot(tmp_path):
@@ -91,10 +138,10 @@ def test_full_disk_leaves_the_old_snapshot(tmp_path):
 
 def test_names_and_flat_values_are_inverse():
     flat = values()
-    named = by_name(LAYOUT, flat)
+    named = by_name(LAYOUT, split(LAYOUT, flat))
     assert {name: array.shape for name, array in named.items()} == {t.name: t.shape for t in LAYOUT.tensors}
     back = np.empty_like(flat)
-    fill(LAYOUT, named, back)
+    fill(LAYOUT, named, split(LAYOUT, back))
     assert np.array_equal(flat, back)
 
 
@@ -102,35 +149,33 @@ def test_a_tensor_in_pieces_is_put_together():
     layout = Layout((TensorSpec(name="w", shape=(2, 3)),),
                     ((Piece(tensor=0, start=4, stop=6),), (Piece(tensor=0, start=0, stop=4),)))  # fmt: skip
     flat = np.array([4, 5, 0, 1, 2, 3], np.float32)
-    assert by_name(layout, flat)["w"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert by_name(layout, split(layout, flat))["w"].tolist() == [[0, 1, 2], [3, 4, 5]]
     back = np.empty_like(flat)
-    fill(layout, by_name(layout, flat), back)
+    fill(layout, by_name(layout, split(layout, flat)), split(layout, back))
     assert np.array_equal(flat, back)
 
 
 def test_export_keeps_all_names_and_is_a_way_in(tmp_path):
-    export_model(tmp_path / "model", LAYOUT, ORIGIN, values())
+    export_model(tmp_path / "model", LAYOUT, ORIGIN, split(LAYOUT, values()))
     found = load_file(tmp_path / "model" / "model.safetensors")
     assert set(found) == {t.name for t in TENSORS} | {"head.weight"}
-    assert np.array_equal(found["head.weight"], by_name(LAYOUT, values())["emb.weight"])
+    assert np.array_equal(found["head.weight"], by_name(LAYOUT, split(LAYOUT, values()))["emb.weight"])
     assert json.loads((tmp_path / "model" / "config.json").read_text()) == {"width": 4}
     assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["config.json", "model.safetensors"]
-    back = np.empty(LAYOUT.total, np.float32)
-    load_values(tmp_path / "model" / "model.safetensors", LAYOUT, back)
-    assert np.array_equal(back, values())
+    assert np.array_equal(np.concatenate(load_values(tmp_path / "model" / "model.safetensors", LAYOUT)), values())
 
 
 def test_values_of_another_model_are_refused(tmp_path):
-    path, into = tmp_path / "x.safetensors", np.empty(LAYOUT.total, np.float32)
-    good = by_name(LAYOUT, values())
+    path = tmp_path / "x.safetensors"
+    good = by_name(LAYOUT, split(LAYOUT, values()))
     save_file({k: v for k, v in good.items() if k != "a.bias"}, path)
     with pytest.raises(ConfigError, match=r"no tensor a\.bias"):
-        load_values(path, LAYOUT, into)
+        load_values(path, LAYOUT)
     save_file({**good, "a.bias": np.zeros((5,), np.float32)}, path)
     with pytest.raises(ConfigError, match=r"a\.bias is \(5,\), the learner's is \(4,\)"):
-        load_values(path, LAYOUT, into)
+        load_values(path, LAYOUT)
     with pytest.raises(DataError, match="cannot read"):
-        load_values(tmp_path / "none", LAYOUT, into)
+        load_values(tmp_path / "none", LAYOUT)
 
 
 def test_a_growing_file_waits_for_a_full_disk(tmp_path):
@@ -167,67 +212,3 @@ def test_figures_are_lines_of_json(tmp_path):
     log.close()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert lines == [{"event": "exit", "unix": 1.5, "learner": 0, "code": -9}, {"t": 2.0, "step": 4, "rounds": 1, "loss": None}]
-
-
-def recorded(folder, *, change=None):
-    """A short run of a core, written to a tape."""
-    core = SyncerCore(POLICY, LAYOUT)
-    tape = Tape(folder, HEAD, print)
-    events = [
-        (0.1, Join(layout=LAYOUT.hash)),
-        (0.2, Join(layout="other")),
-        (0.3, Report(learner=0, generation=1, clock=0, count=Count(1, 10, 1000))),
-        (11.0, Tick()),
-    ]
-    for t, event in events:
-        tape.event(t, event)
-        for action in core.handle(t, event):
-            tape.action(action if change is None else change(action))
-    tape.close(12.0)
-    return tape.path, events
-
-
-def test_a_tape_holds_what_was_told_and_decided(tmp_path):
-    path, events = recorded(tmp_path)
-    head, *rest, end = read_tape(path)
-    assert head == HEAD and end == Ended()
-    assert [(e.t, e.event) for e in rest if isinstance(e, Event)] == events
-    assert [type(e.action).__name__ for e in rest if isinstance(e, Action)][:2] == ["Welcome", "RequestInitial"]
-    found = verify(path)
-    assert found.difference == "" and found.events == 4 and found.actions >= 3
-    recorded(tmp_path)
-    assert [p.name for p in segments(tmp_path)] == ["0001.tape", "0002.tape"]
-
-
-def test_a_tape_cut_anywhere_is_the_beginning_of_the_truth(tmp_path):
-    path, _ = recorded(tmp_path)
-    whole = path.read_bytes()
-    entries = list(read_tape(path))
-    head_ends = 4 + int.from_bytes(whole[:4], "little")
-    for cut in range(head_ends, len(whole)):
-        path.write_bytes(whole[:cut])
-        found = list(read_tape(path))
-        assert found == entries[: len(found)]
-        assert verify(path).difference == ""
-
-
-def test_no_tape(tmp_path):
-    for junk in (b"", b"\x05\x00\x00\x00hello", b"\xff" * 50):
-        (tmp_path / "t").write_bytes(junk)
-        with pytest.raises(RunDirError, match="no tape"):
-            list(read_tape(tmp_path / "t"))
-
-
-def test_a_changed_decision_is_found(tmp_path):
-    path, _ = recorded(tmp_path, change=lambda a: type(a)(**{**fields_of(a), "code": "x"}) if hasattr(a, "code") else a)
-    assert "the tape has Refused(code='x'" in verify(path).difference
-
-
-def test_a_changed_rule_is_found(tmp_path, monkeypatch):
-    path, _ = recorded(tmp_path)
-    monkeypatch.setattr(SyncerCore, "progress", 0.5)
-    assert "at event 1" in verify(path).difference
-
-
-def fields_of(message) -> dict:
-    return {name: getattr(message, name) for name in message.__slots__}
