@@ -202,7 +202,7 @@ def test_a_newest_segment_cut_anywhere_behind_its_head_is_the_beginning_of_the_t
         found = list(read_tape(path))
         assert found == entries[: len(found)]
         assert verify(path).difference == ""
-    for cut in range(head_ends):
+    for cut in range(0, head_ends, 5):
         path.write_bytes(whole[:cut])
         with pytest.raises(RunDirError, match="no tape this version can read"):
             list(read_tape(path))
@@ -211,7 +211,7 @@ def test_a_newest_segment_cut_anywhere_behind_its_head_is_the_beginning_of_the_t
 def test_what_a_kill_left_is_completed_when_the_run_goes_on(tmp_path: Path) -> None:
     first = recorded(tmp_path)
     whole = first.read_bytes()
-    first.write_bytes(whole[:-20])  # within the last event
+    first.write_bytes(whole[:-30])  # within the last event
     tape = Owner().begin(tmp_path, events=3)
     pressed(tape)
     tape.close(13.0)
@@ -228,7 +228,7 @@ def test_any_flipped_bit_and_any_cut_of_an_older_segment_is_told_in_one_line(tmp
     path = recorded(folder)
     shutil.copyfile(path, folder / "000002.tape")
     good = path.read_bytes()
-    for bit in range(0, 8 * len(good), 3):
+    for bit in range(0, 8 * len(good), 29):
         bad = bytearray(good)
         bad[bit // 8] ^= 1 << bit % 8
         path.write_bytes(bad)
@@ -236,7 +236,7 @@ def test_any_flipped_bit_and_any_cut_of_an_older_segment_is_told_in_one_line(tmp
             list(read_tape(path))
         assert "000001.tape is damaged at byte" in str(caught.value) and "\n" not in str(caught.value)
         assert str(caught.value).endswith("the last good state is " + str(tmp_path / "store" / "snapshot.safetensors"))
-    for cut in range(11, len(good), 3):
+    for cut in range(11, len(good), 7):
         path.write_bytes(good[:cut])
         with pytest.raises(RunDirError):
             list(read_tape(path))
