@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-BENCHES := core merge fabric overhead faults lab rounds reality goodput simulate quality
+BENCHES := core merge fabric overhead faults lab rounds reality goodput simulate quality log
 
 .PHONY: help setup demo test lint bench figures clean $(addprefix bench-,$(BENCHES))
 

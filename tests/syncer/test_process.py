@@ -176,7 +176,7 @@ def test_a_full_disk_delays_only_what_must_be_written(tmp_path):
         syncer.limit(1 << 10)
         before = path.read_bytes()
         base = versions(puppets)
-        said = {"cannot write the snapshot", "cannot write 0001.tape"}
+        said = {"cannot write the snapshot", "cannot write 000001.tape"}
         await train(puppets, lambda: said <= {line["text"].split(":")[0] for line in syncer.said("trouble")})
         await train(puppets, lambda: versions(puppets) >= base + 8)
         assert path.read_bytes() == before, "the old snapshot stays"
