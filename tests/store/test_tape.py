@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skerry.core.layout import TensorSpec, build_layout
-from skerry.core.messages import Contribution, Count, Join, Report, SyncerEvent, Tick
+from skerry.core.messages import Cancel, Contribution, Count, Join, Merge, Report, SyncerEvent, Tick
 from skerry.core.policy import Policy
 from skerry.core.syncer import SyncerCore
 from skerry.errors import RunDirError
@@ -106,7 +106,7 @@ def test_a_tape_holds_what_was_told(tmp_path: Path) -> None:
     assert head == Head(run="r1", began=0.0, policy=POLICY, layout=LAYOUT, state=None)
     assert isinstance(end, Ended) and end.t == 12.0
     assert [(e.t, e.event) for e in rest if isinstance(e, Event)] == EVENTS
-    assert [e.before != 0 for e in rest if isinstance(e, Event)] == [False, True, True, False], "what followed is in the next one"
+    assert [e.before != 0 for e in rest if isinstance(e, Event)] == [False, True, True, False], "in the next one"
     found = verify(path)
     assert found.difference == "" and found.events == 4 and found.actions >= 3
 
@@ -268,7 +268,7 @@ def test_a_compressed_segment_is_read_as_before_and_its_damage_is_found(tmp_path
 @pytest.mark.parametrize("junk", [b"", b"\x05\x00\x00\x00hello", b"\xff" * 50, framed(b"\xc0\x7f"), framed(b"\x90\x00")])
 def test_no_tape(tmp_path: Path, junk: bytes) -> None:
     (tmp_path / "t").write_bytes(junk)
-    with pytest.raises(RunDirError, match="no tape this version|is damaged at byte 0"):
+    with pytest.raises(RunDirError, match=r"no tape this version|is damaged at byte 0"):
         list(read_tape(tmp_path / "t"))
     with pytest.raises(RunDirError, match="cannot read"):
         list(read_tape(tmp_path))
@@ -297,10 +297,25 @@ def test_what_is_committed_is_in_the_file(tmp_path: Path, level: str) -> None:
     assert tape.position == tape.committed == 100
     for number in range(1, 50):
         assert tape.event(float(number), Tick()) == 100 + number
+        tape.hurry()
         owner.until(lambda: owner.committed == tape.position)
         assert sum(isinstance(entry, Event) for entry in read_tape(tape.path)) == number
     assert (tape.syncs >= 50) == (level == "machine")
     tape.close(51.0)
+
+
+def test_the_writer_is_woken_by_what_leaves(tmp_path: Path) -> None:
+    owner = Owner()
+    tape = owner.begin(tmp_path, "machine")
+    for number in range(1, 1000):
+        tape.event(float(number), Tick())
+        tape.action(Merge(learner=0, generation=1, fragment=0, step=number, tokens=1, steps=1))
+    tape.action(Cancel(fragment=0, step=1))
+    owner.until(lambda: owner.committed == 999)
+    assert tape.syncs <= 5
+    tape.event(1000.0, Tick())
+    owner.until(lambda: owner.committed == 1000)  # by itself, within a second
+    tape.close(1001.0)
 
 
 def test_level_none_waits_for_nothing(tmp_path: Path) -> None:
@@ -361,6 +376,7 @@ def test_a_full_disk_is_waited_for_and_nothing_is_lost(tmp_path: Path, monkeypat
     owner, disk = Owner(), Disk(monkeypatch, call)
     tape = owner.begin(tmp_path, "machine")
     tape.event(1.0, Tick())
+    tape.hurry()
     owner.until(lambda: owner.committed == 1)
     disk.broken = True
     for number in range(2, 20):
@@ -394,10 +410,12 @@ def test_a_full_disk_at_the_end_of_a_segment_costs_nothing(tmp_path: Path, monke
     owner, disk = Owner(), Disk(monkeypatch, "pwrite")
     tape = owner.begin(tmp_path)
     tape.event(1.0, Tick())
+    tape.hurry()
     owner.until(lambda: owner.committed == 1)
     disk.broken = True
     tape.roll(Head(run="r1", began=1.0, policy=POLICY, layout=LAYOUT, state=None, events=1))
     tape.event(2.0, Tick())
+    tape.hurry()
     owner.until(lambda: owner.troubles)
     disk.broken = False
     owner.until(lambda: owner.committed == 2)
@@ -440,6 +458,7 @@ def committed(position):
 tape = Tape(Path(sys.argv[1]), head, level="process", say=print, committed=committed, troubled=print, vanished=print)
 for step in range(10**9):
     tape.event(step / 7, Report(learner=step % 5, generation=1, clock=step, count=Count(step, 2 * step, step)))
+    tape.hurry()
 """
 
 
@@ -462,7 +481,8 @@ def test_killed_at_any_time_all_that_was_committed_is_there(tmp_path: Path, enou
 
 
 def test_norms_and_flaws_are_kept(tmp_path: Path) -> None:
-    message = Contribution(learner=1, generation=2, fragment=0, step=8, base=3, since=Count(), until=Count(4, 40, 400), flaw="bad")
+    name = {"learner": 1, "generation": 2, "fragment": 0, "step": 8}
+    message = Contribution(**name, base=3, since=Count(), until=Count(4, 40, 400), flaw="bad")
     tape = Owner().begin(tmp_path)
     tape.event(1.0, message)
     tape.close(2.0)

@@ -270,7 +270,7 @@ def test_no_room_is_told_when_it_is_made(path: Path) -> None:
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (PAGESIZE, old[1]))
     try:
-        with pytest.raises(StorageError, match="cannot make .*values .*too large"):
+        with pytest.raises(StorageError, match=r"cannot make .*values .*too large"):
             Values.create(path, LAYOUT, RUN)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from mmap import MADV_HUGEPAGE, PAGESIZE, mmap
+from mmap import MADV_HUGEPAGE, MAP_ANONYMOUS, MAP_PRIVATE, PAGESIZE, mmap
 from typing import NamedTuple
 
 import numpy as np
@@ -85,7 +85,9 @@ class Slots:
     def __init__(self, layout: Layout, memory: mmap | None = None) -> None:
         """`memory`: at least `nbytes(layout)`; none: anonymous, and zero."""
         self.layout = layout
-        self.memory = mmap(-1, self.nbytes(layout)) if memory is None else memory
+        if memory is None:  # private: shared memory would have no huge pages
+            memory = mmap(-1, self.nbytes(layout), MAP_PRIVATE | MAP_ANONYMOUS)
+        self.memory = memory
         try:
             self.memory.madvise(MADV_HUGEPAGE)
         except OSError:

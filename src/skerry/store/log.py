@@ -5,6 +5,8 @@
 Rules:
 - `committed` says up to which event nothing can be lost: level process, the operating system has it, and it outlives the
   process; level machine, the disk has it. Level none promises nothing and waits for nothing (measurements).
+- The writer is woken by what leaves, not by what is heard: an event on which nothing was decided, or only that a body be added,
+  is written with the next one, or within a second; if it is lost with its process, nobody was told anything that came of it.
 - What could not be written is kept and written again from the same place on, the whole of it: a failed fdatasync may have lost
   any part. That is said at once and every minute; `troubled` hears of its beginning and of its end.
 - A segment has its name when its head is whole. At 16 MiB the owner is to `roll`; older segments are compressed by another
@@ -27,7 +29,7 @@ from time import monotonic
 from typing import Literal
 from zlib import crc32
 
-from skerry.core.messages import SyncerAction, SyncerEvent
+from skerry.core.messages import Merge, SyncerAction, SyncerEvent
 from skerry.store.files import Say, clear_unfinished, settle, sync_folder
 from skerry.store.packing import ENDED, encode, framed, packed
 from skerry.store.tape import Head, head_payload, last_segment, number_of, seal
@@ -73,7 +75,7 @@ class Tape:
         events the run has had."""
         record = framed(packed(t, self._decided, event))
         self._decided = 0
-        self._list(record)
+        self._listed.append(record)
         self._size += len(record)
         self.position = position = self.position + 1
         if self._level == "none":
@@ -83,6 +85,14 @@ class Tape:
     def action(self, action: SyncerAction) -> None:
         """To be called for each, in order, after the event that caused it."""
         self._decided = crc32(packed(0.0, 0, action), self._decided)
+        if self._idle and type(action) is not Merge:
+            self.hurry()
+
+    def hurry(self) -> None:
+        """Have what was heard so far written soon, though nothing was decided on it."""
+        if self._idle:
+            self._idle = False
+            self._bell.put(None)
 
     @property
     def full(self) -> bool:
@@ -92,12 +102,13 @@ class Tape:
     def roll(self, head: Head) -> None:
         """Go on in a new segment. `head`: of the core as it stands, between two events."""
         assert head.events == self.position
-        self._list(_Turn(self._end(head.began), head))
+        self._listed.append(_Turn(self._end(head.began), head))
+        self.hurry()
         self._size = 0
 
     def close(self, t: float) -> None:
         """The tape is complete. What the disk does not take now is lost, and said so."""
-        self._list(_Turn(self._end(t), None))
+        self._listed.append(_Turn(self._end(t), None))
         self._closing = True
         self._bell.put(None)
         self._thread.join()
@@ -109,12 +120,6 @@ class Tape:
         end = framed(encode((ENDED, t, self._decided)))
         self._decided = 0
         return end
-
-    def _list(self, item: bytes | _Turn) -> None:
-        self._listed.append(item)
-        if self._idle:
-            self._idle = False
-            self._bell.put(None)
 
     # ------------------------------------------------------------------ the writer's thread
 
@@ -170,17 +175,17 @@ class Tape:
                     self._on_troubled(True)
                 if said is None or monotonic() - said >= REMIND:
                     said = monotonic()
-                    self._say(f"cannot write {self.path}: {error.strerror}; it is tried again every second, and nothing is "
-                              "decided meanwhile; free space there")  # fmt: skip
+                    self._say(f"cannot write {self.path.name}: {error.strerror}; it is tried again every second, and "
+                              "nothing is decided meanwhile; free space there")  # fmt: skip
                 if self._closing:
-                    self._say(f"{self.path} ends here: the events after number {self.committed} are lost")
+                    self._say(f"{self.path.name} ends here: the events after number {self.committed} are lost")
                     self._gone = True
                     break
                 self._rest()
                 self._look()
             else:
                 if said is not None:
-                    self._say(f"{self.path} can be written again, nothing was lost")
+                    self._say(f"{self.path.name} can be written again, nothing was lost")
                     self._on_troubled(False)
                 return True
         return False

@@ -5,10 +5,11 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from skerry.errors import ConfigError, cannot_work
 from skerry.fabric.tls import TlsConfig
+from skerry.store.log import Level
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +45,9 @@ class SyncerConfig:
     """Learners that a run may have had, in all; further ones are refused."""
     buffers: int = 16
     """Contributions that may be received at once (memory: so many times the largest fragment); more must wait."""
-    durability: Literal["process", "machine"] = "process"
-    """What nothing is lost by: the death of any process, or of the machine, too (each round then waits for the disk)."""
+    durability: Level = "process"
+    """What nothing is lost by: the death of any process, or of the machine, too (each round then waits for the disk). none: no
+    promise, for measurements."""
     store_dir: Path | None = None
     """Where the values lie, mapped into memory; none: RUN_DIR/store."""
     keep_tape: bool = True
@@ -75,8 +77,8 @@ class SyncerConfig:
                 raise _bad(name, getattr(self, name), "give a port, 0 to 65535")
         if self.log not in ("auto", "console", "json"):
             raise _bad("log", self.log, "choose one of auto, console, json")
-        if self.durability not in ("process", "machine"):
-            raise _bad("durability", self.durability, "choose process or machine")
+        if self.durability not in get_args(Level):
+            raise _bad("durability", self.durability, f"choose one of {', '.join(get_args(Level))}")
         if self.from_snapshot and not self.resume:
             raise _bad("from_snapshot", self.from_snapshot, "only a resumed run goes back to a snapshot: add resume")
         if self.resume and self.init is not None:
