@@ -241,6 +241,7 @@ class Fleet:
         if self._saved is None or self.ended or over or self._saved[2] != self._stopped:
             return False
         self._end_twin()
+        self._denied.clear()  # whom that was said does not know it any more, or hands over anew
         state, holdings, _ = self._saved
         self.tape, self.start = [], json.loads(state)
         self._fall(state, holdings)

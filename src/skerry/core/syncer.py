@@ -281,6 +281,8 @@ class SyncerCore(Attendance):
             if member is not None and member.awaited:  # it is not who we wait for, and that one will not come
                 self._give_up(now, member)
             return Refused(code="over", reason="the run has reached its budget")
+        if event.leaving and not resumes:
+            return Refused(code="superseded", reason="its generation is closed")
         if event.layout != self.layout.hash:
             return Refused(code="layout", reason="your model's parameters, or how they are fragmented, differ from the "
                            "run's: join with the same model and configuration")  # fmt: skip
