@@ -217,6 +217,7 @@ def scripted() -> Iterator[Tape]:
             desk.received(learner)
             desk.wait(0.1)
             desk.received(learner)
+            desk.wait(0.1)
             desk.take(learner)
     for _ in range(5):
         yield desk.policy, None, desk.tape

@@ -22,7 +22,7 @@ class Pacing:
         self._fragments, self._tally = fragments, tally
         self._interval, self._overlap = policy.interval, policy.overlap
         self._since = clock  # when the present link began
-        self._heard = clock - policy.interval - policy.overlap  # the step up to which the syncer has heard what there was to say
+        self._heard = clock - policy.interval - policy.overlap  # up to that step the syncer knows what there was to say
         self._waiting: dict[int, Fragment] = {}  # whose value waits for its step, in order of arrival
         self._at: dict[int, list[Fragment]] = {}  # by t_p
         for fragment in fragments:
@@ -58,7 +58,7 @@ class Pacing:
             out.extend(fragment.abstain(step) for fragment in self._scheduled(step) if fragment.question != step)
 
     def lost_link(self, clock: int) -> None:
-        """What was said in the last interval may have been lost with it; and what was said on it, if it was shorter than that."""
+        """What was said in the last interval may have been lost with it; and all that was, if it was shorter than that."""
         if clock - self._since >= self._interval + self._overlap:
             self._heard = clock - self._interval - self._overlap
 

@@ -233,7 +233,7 @@ class SyncerCore(Attendance):
             self._out.append(refusal)
             return
         member = self._member(now, event)
-        learner, member.heard = member.id, now
+        learner, member.heard, was_live = member.id, now, member.live
         if self.provider == learner:  # what it was sending got lost with its former link: ask anew
             self.provider = None
         if resumes:
@@ -253,6 +253,8 @@ class SyncerCore(Attendance):
         if self.phase in (ENDING, FINAL):
             self._out.append(BudgetReached(learner=learner))
             self.rounds.ask_again(member)
+        elif resumes and was_live and not self.policy.synchronous:  # the end of its former link was not seen yet
+            self.rounds.ask_again(member, self.progress)
 
     def _resumes(self, event: Join) -> bool:
         """Whether it is its learner's present generation, and holds nothing that was lost in a restart since it was told of
