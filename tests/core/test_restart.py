@@ -253,6 +253,13 @@ def test_synchronous_policies_open_the_round_anew_and_wait_for_all_again() -> No
     assert who(close) == (0, 2)
 
 
+def test_who_was_late_and_did_not_hear_it_opens_no_round_that_waits_for_nobody() -> None:
+    desk = Desk(1, **SYNCHRONOUS)
+    desk.step(0, 4)
+    desk.nothing(0, 4)
+    assert only(desk.hand(0, 4), Verdict)[0].verdict == "late" and not desk.core.rounds.open
+
+
 def test_so_they_do_with_one_that_was_closing() -> None:
     desk = Desk(1, **SYNCHRONOUS)
     desk.slow = True

@@ -169,9 +169,12 @@ class Rounds:
             round_.waiting -= 1
         round_.answered.add(member.id)
 
-    def _opened_by(self, now: float, event: Contribution, ending: bool) -> Round | None:
-        """Synchronous policies: the first hand-over at a step opens the round."""
+    def _opened_by(self, now: float, member: Member, event: Contribution, ending: bool) -> Round | None:
+        """Synchronous policies: the first hand-over at a step opens the round. Not of who has answered it already, and did not
+        hear what became of that."""
         if not self.policy.synchronous or event.step <= self.last_step[event.fragment]:
+            return None
+        if member.id in self.passed.get(event.fragment, {}).get(event.step, ()):
             return None
         round_ = self._open(now, event.fragment, event.step, self.policy.sync_timeout)
         if ending:  # whoever stops before its hand-over is asked for it
@@ -184,7 +187,7 @@ class Rounds:
         """A hand-over is complete and screened: merge it, or say why not. `ending`: the budget is reached."""
         round_ = self.open.get(event.fragment)
         if round_ is None and not member.quarantined:
-            round_ = self._opened_by(now, event, ending)
+            round_ = self._opened_by(now, member, event, ending)
         if round_ is not None and round_.step == event.step:
             if member.id not in round_.answered:
                 self._answered(round_, member)
