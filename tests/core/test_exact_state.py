@@ -19,7 +19,7 @@ import pytest
 from skerry.core.grace import Average
 from skerry.core.ledger import Move, Tally
 from skerry.core.members import Member
-from skerry.core.messages import Count, Restarted, SyncerAction, SyncerEvent
+from skerry.core.messages import Count, Join, Restarted, SyncerAction, SyncerEvent
 from skerry.core.plain import plain
 from skerry.core.policy import Policy
 from skerry.core.rounds import Part, Receipts, Round
@@ -59,8 +59,8 @@ def fresh(policy: Policy) -> SyncerCore:
 
 def parts(core: SyncerCore) -> dict[str, object]:
     """Whose state makes up the core's."""
-    return {"core": core, "members": core.members, "ledger": core.ledger, "grace": core.grace, "rounds": core.rounds,
-            "timers": core.timers}  # fmt: skip
+    return {"core": core, "members": core.members, "ledger": core.ledger, "grace": core.grace, "screening": core.screening,
+            "rounds": core.rounds, "timers": core.timers}  # fmt: skip
 
 
 def blanks(core: SyncerCore) -> dict[str, object]:
@@ -120,7 +120,8 @@ def told(core: SyncerCore) -> tuple[Any, ...]:
     """What others ask a core for: its driver when it was restored, and whoever tells of the run."""
     rounds = core.rounds
     return (core.now, core.versions, rounds.steps, list(core.contributors()), core.ledger.tallies, core.progress, rounds.closed,
-            rounds.contributors, rounds.skipped, rounds.cancelled, [member.first_join for member in core.members])  # fmt: skip
+            rounds.contributors, rounds.skipped, rounds.cancelled, rounds.refused, core.epoch,
+            core.members.quarantined, [member.first_join for member in core.members])  # fmt: skip
 
 
 @dataclass
@@ -159,7 +160,9 @@ def rare(core: SyncerCore) -> list[str]:
     accounts, rounds = [member.account for member in core.members], core.rounds
     found = {"closing": rounds.closing, "passed": rounds.passed, "retired": core.ledger.retired,
              "refused": any(account.refused for account in accounts), "moves": any(account.moves for account in accounts),
-             "awaited": any(member.awaited for member in core.members)}  # fmt: skip
+             "awaited": any(member.awaited for member in core.members), "quarantined": core.members.quarantined,
+             "missed": any(member.missed for member in core.members), "over": any(core.screening.over),
+             "received": any(receipts.who for receipts in rounds.receipts.values())}  # fmt: skip
     return [core.phase, *(name for name, there in found.items() if there)]
 
 
@@ -193,9 +196,14 @@ def scripted() -> Iterator[Tape]:
     desk.hand(1, 8)
     yield desk.policy, None, desk.tape
     desk = Recorder(1)
-    desk.feed(Restarted())
+    desk.learners[0].epoch = 7  # of which nothing is known any more
     desk.rejoin(0)  # whose Welcome is lost
     desk.rejoin(0)
+    yield desk.policy, None, desk.tape
+    desk = Recorder(1)
+    desk.feed(Restarted())
+    desk.join(-1)
+    desk.feed(Join(learner=1, generation=1, layout=desk.layout.hash, epoch=1))  # its id was another's in what was lost
     yield desk.policy, None, desk.tape
     desk = Recorder(3, grace=0.9)
     desk.slow = True
@@ -208,8 +216,11 @@ def scripted() -> Iterator[Tape]:
         for learner in range(3):
             desk.received(learner)
             desk.wait(0.1)
+            desk.received(learner)
+            desk.wait(0.1)
             desk.take(learner)
-    yield desk.policy, None, desk.tape
+    for _ in range(5):
+        yield desk.policy, None, desk.tape
 
 
 def cuts_of(tape: Tape, random: Random) -> Iterator[Cut]:

@@ -17,7 +17,6 @@ from typing import Any
 from skerry.core.ahead import Ahead
 from skerry.core.fragment import AT_ONCE, COPYING, DUE, IDLE, INITIAL, UNASKED, Fragment, Tally
 from skerry.core.layout import Layout
-from skerry.core.maker import maker
 from skerry.core.memory import LearnerMemory
 from skerry.core.messages import (
     Amend,
@@ -28,15 +27,11 @@ from skerry.core.messages import (
     Count,
     Delivery,
     Farewell,
-    Join,
-    Leave,
     ProvideInitial,
     Quarantined,
     Refused,
-    Report,
     RequestInitial,
     RunOver,
-    TakenOver,
     Verdict,
     Welcome,
 )
@@ -63,17 +58,14 @@ from skerry.core.orders import (
 from skerry.core.pacing import Pacing
 from skerry.core.policy import Policy
 
-make_report = maker(Report)
-make_taken_over = maker(TakenOver)
-
 
 class LearnerCore:
     """One learner's state machine. `memory` is kept true at every moment; give the same one to the next agent. Everything
     that is public besides `handle` is to be read only."""
 
-    __slots__ = ("_ahead", "_detached", "_early", "_finishing", "_leaves", "_leaves_at", "_left", "_looks_ahead", "_lost_at",
-                 "_lost_clock", "_now", "_pacing", "_quarantined", "_run_steps", "_slots", "_tally", "_told", "_welcomed", "begun", "count",
-                 "fragments", "joined", "layout", "memory", "policy", "progress")  # fmt: skip
+    __slots__ = ("_ahead", "_detached", "_early", "_finishing", "_leaves", "_leaves_at", "_left", "_looks_ahead",
+                 "_lost_at", "_now", "_pacing", "_quarantined", "_run_steps", "_slots", "_tally", "_told",
+                 "_welcomed", "begun", "count", "fragments", "joined", "layout", "memory", "policy", "progress")  # fmt: skip
 
     def __init__(self, policy: Policy, layout: Layout, memory: LearnerMemory, count: Count = Count()) -> None:
         """`count`: the trainer's raw counters, as far as a new agent knows them."""
@@ -86,7 +78,7 @@ class LearnerCore:
         self.joined = False
         self._ahead, self._tally = Ahead(policy.fragments), Tally()
         self.fragments = [Fragment(p, policy, memory, self._tally, self._ahead) for p in range(policy.fragments)]
-        self._pacing = Pacing(policy, self.fragments, self._tally) if policy.synchronous else None
+        self._pacing = Pacing(policy, self.fragments, self._tally, self.clock) if policy.synchronous else None
         self._slots = policy.slots
         self._go_by(policy)
         self._finishing = False
@@ -100,7 +92,6 @@ class LearnerCore:
         self._early: list[Delivery] = []  # came before the Welcome, which travels on another connection
         self._now = 0.0
         self._lost_at: float | None = None  # when it was last joined; None: never lost yet
-        self._lost_clock = self.clock  # and where it stood then
 
     def _go_by(self, policy: Policy) -> None:
         # The run is as far as its K-th learner. 0: whether this one is that cannot be said
@@ -146,17 +137,16 @@ class LearnerCore:
     def _linked(self, event: Linked) -> list[LearnerAction]:
         if self._detached:
             return []
-        memory = self.memory
         self._told = self.count
-        return [Join(learner=memory.learner, generation=memory.generation, layout=self.layout.hash,
-                     count=self.count.minus(memory.origin), clock=self.clock, bases=tuple(memory.base),
-                     settled=tuple(memory.settled), epoch=memory.epoch,
-                     holds=tuple(fragment.holds for fragment in self.fragments))]  # fmt: skip
+        holds = [fragment.holds for fragment in self.fragments]
+        return [self.memory.join(self.layout.hash, self.count, holds, self._leaves is not None)]
 
     def _unlinked(self, event: Unlinked) -> list[LearnerAction]:
         """Until the next Welcome nothing is sent. What was delivered stays."""
         if self.joined:
-            self.joined, self._lost_at, self._lost_clock = False, self._now, self.clock
+            self.joined, self._lost_at = False, self._now
+            if self._pacing is not None:
+                self._pacing.lost_link(self.clock)
         early, self._early = self._early, []
         return [Drop(fragment=delivery.fragment, version=delivery.version) for delivery in early]
 
@@ -169,12 +159,12 @@ class LearnerCore:
         memory.learner, memory.epoch = event.learner, event.epoch
         out: list[LearnerAction] = self._begin_anew(event) if anew else [*self.handed]
         if self._pacing is not None and not anew:
-            self._pacing.came_back(min(self.clock, self._lost_clock), self.clock, out)
+            self._pacing.came_back(self.clock, out)
         if self._leaves is None and self._finishing and event.progress < 1.0:
             out.append(Warn(text="the run's budget was raised after this learner had stopped: start it again to train on"))
             self._leaves, self._leaves_at = "its loop had ended before the budget was raised", self._now
         if self._leaves is not None:
-            out.append(self._last_word())
+            out.append(memory.leave(self.count, self._leaves))
         early, self._early = self._early, []
         for delivery in early:
             out += self._delivery(delivery)
@@ -205,7 +195,7 @@ class LearnerCore:
     def _beat(self, event: Beat) -> list[LearnerAction]:
         """The counters, so that nobody takes silence for death. The end is not waited for without a syncer."""
         if self.joined and self._leaves is None:
-            return [self._report()]
+            return [self.memory.report(self.count)]
         if self._lost_at is None:
             self._lost_at = self._now
         if self._leaves is not None and self._now - self._leaves_at > self.policy.final_timeout:
@@ -213,11 +203,6 @@ class LearnerCore:
         if self._left and self._now - self._lost_at > self.policy.final_timeout:
             return self._detach("the syncer cannot be reached for the last round; leaving without it")
         return []
-
-    def _report(self) -> Report:
-        memory, count = self.memory, self.count
-        return make_report(learner=memory.learner, generation=memory.generation, clock=count.steps + memory.shift,
-                           count=count.minus(memory.origin))  # fmt: skip
 
     # ------------------------------------------------------------------ steps
 
@@ -229,7 +214,7 @@ class LearnerCore:
             share = (count.steps + self.memory.shift) / self._run_steps
             if share > self.progress:
                 self._saw(share)
-        out: list[LearnerAction] = [self._report()] if self.joined else []
+        out: list[LearnerAction] = [self.memory.report(self.count)] if self.joined else []
         if self._pacing is not None:
             self._pacing.stepped(count.steps, self.clock, self._takes_part, out)
             return out
@@ -242,7 +227,7 @@ class LearnerCore:
     def _loop_left(self, event: LoopLeft) -> list[LearnerAction]:
         self.count = event.count
         self._left = True
-        return [self._report()] if self.joined else []
+        return [self.memory.report(self.count)] if self.joined else []
 
     def _copy_ahead(self, out: list[LearnerAction]) -> None:
         """Order what is to be copied out at the next boundary, though nobody has asked for it yet."""
@@ -315,10 +300,7 @@ class LearnerCore:
         order = fragment.applied(event)
         if order is not None:
             clock = self._catch_up(order.step, event.count)
-            out.append(make_taken_over(
-                learner=memory.learner, generation=memory.generation, fragment=p, version=order.version,
-                clock=clock, settled=memory.settled[p], count=event.count.minus(memory.origin),
-            ))  # fmt: skip
+            out.append(memory.taken_over(p, order.version, clock, event.count))
             if self._pacing is not None and clock > old:
                 self._pacing.jumped(old, clock, self._takes_part, out)
         fragment.settle(out, AT_ONCE if self._pacing is None else self._pace)
@@ -396,12 +378,7 @@ class LearnerCore:
         self._leaves, self._leaves_at = event.reason, self._now
         if self._detached or not self.memory.generation:
             return self._detach()
-        return [self._last_word()] if self.joined else []
-
-    def _last_word(self) -> Leave:
-        memory = self.memory
-        return Leave(learner=memory.learner, generation=memory.generation, count=self.count.minus(memory.origin),
-                     reason=self._leaves or "")  # fmt: skip
+        return [self.memory.leave(self.count, event.reason)] if self.joined else []
 
 
 _HANDLERS: dict[type, Callable[[LearnerCore, Any], list[LearnerAction]]] = {

@@ -121,12 +121,12 @@ class Rounds:
         for round_ in opened:
             self.review(now, round_)
 
-    def ask_again(self, member: Member) -> None:
-        """The run is ending, and the member comes back: what it may not have heard is asked of it once more."""
-        self._ask([round_ for round_ in self.open.values() if member.id not in round_.answered], member.id)
+    def ask_again(self, member: Member, progress: float = 1.0) -> None:
+        """The member comes back, and was waited for, or the run is ending: what it may not have heard is asked once more."""
+        self._ask([round_ for round_ in self.open.values() if member.id not in round_.answered], member.id, progress)
 
-    def _ask(self, rounds: Iterable[Round], learner: int) -> None:
-        self._out.extend(Ask(learner=learner, fragment=round_.fragment, step=round_.step, progress=1.0, final=round_.final)
+    def _ask(self, rounds: Iterable[Round], learner: int, progress: float = 1.0) -> None:
+        self._out.extend(Ask(learner=learner, fragment=round_.fragment, step=round_.step, progress=progress, final=round_.final)
                          for round_ in rounds)  # fmt: skip
 
     def _last_name(self) -> int:
@@ -169,9 +169,12 @@ class Rounds:
             round_.waiting -= 1
         round_.answered.add(member.id)
 
-    def _opened_by(self, now: float, event: Contribution, ending: bool) -> Round | None:
-        """Synchronous policies: the first hand-over at a step opens the round."""
+    def _opened_by(self, now: float, member: Member, event: Contribution, ending: bool) -> Round | None:
+        """Synchronous policies: the first hand-over at a step opens the round. Not of who has answered it already, and did not
+        hear what became of that."""
         if not self.policy.synchronous or event.step <= self.last_step[event.fragment]:
+            return None
+        if member.id in self.passed.get(event.fragment, {}).get(event.step, ()):
             return None
         round_ = self._open(now, event.fragment, event.step, self.policy.sync_timeout)
         if ending:  # whoever stops before its hand-over is asked for it
@@ -184,7 +187,7 @@ class Rounds:
         """A hand-over is complete and screened: merge it, or say why not. `ending`: the budget is reached."""
         round_ = self.open.get(event.fragment)
         if round_ is None and not member.quarantined:
-            round_ = self._opened_by(now, event, ending)
+            round_ = self._opened_by(now, member, event, ending)
         if round_ is not None and round_.step == event.step:
             if member.id not in round_.answered:
                 self._answered(round_, member)

@@ -233,7 +233,7 @@ class SyncerCore(Attendance):
             self._out.append(refusal)
             return
         member = self._member(now, event)
-        learner, member.heard = member.id, now
+        learner, member.heard, was_live = member.id, now, member.live
         if self.provider == learner:  # what it was sending got lost with its former link: ask anew
             self.provider = None
         if resumes:
@@ -253,10 +253,12 @@ class SyncerCore(Attendance):
         if self.phase in (ENDING, FINAL):
             self._out.append(BudgetReached(learner=learner))
             self.rounds.ask_again(member)
+        elif resumes and was_live and not self.policy.synchronous:  # the end of its former link was not seen yet
+            self.rounds.ask_again(member, self.progress)
 
     def _resumes(self, event: Join) -> bool:
-        """Whether it is its learner's present generation, and holds nothing that was lost in a restart since it was told of one:
-        no version above those that a later start began from."""
+        """Whether it is its learner's present generation, and holds nothing that was lost in a restart since it was told of
+        one: no version above those that a later start began from."""
         member = self.members.get(event.learner)
         if member is None or event.generation != member.generation or not member.generation or member.account.retired:
             return False
@@ -281,6 +283,8 @@ class SyncerCore(Attendance):
             if member is not None and member.awaited:  # it is not who we wait for, and that one will not come
                 self._give_up(now, member)
             return Refused(code="over", reason="the run has reached its budget")
+        if event.leaving and not resumes:
+            return Refused(code="superseded", reason="its generation is closed")
         if event.layout != self.layout.hash:
             return Refused(code="layout", reason="your model's parameters, or how they are fragmented, differ from the "
                            "run's: join with the same model and configuration")  # fmt: skip
