@@ -43,6 +43,7 @@ BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     float: st.floats(allow_nan=False, allow_infinity=False),
     float | None: st.none() | st.floats(allow_nan=False, allow_infinity=False),
     Count: COUNTS,
+    tuple[float, ...]: st.lists(st.floats(allow_nan=False), max_size=5).map(tuple),
     tuple[int, ...]: st.lists(INTEGERS, max_size=5).map(tuple),
     tuple[float, ...]: st.just(()),
     tuple[Count, ...]: st.lists(COUNTS, max_size=5).map(tuple),
