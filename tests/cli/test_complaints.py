@@ -29,7 +29,8 @@ from skerry.cli import main
         ("join", "join needs HOST:PORT: the syncer's address; skerry join --help tells more"),
         ("join x:1", "join needs --token-file: file with the run's token; skerry join --help tells more"),
         ("train --learner 3",
-         "train has no option --learner; did you mean --learners or --learner.shm-dir? skerry train --help tells all"),
+         "train has no option --learner; did you mean --learners or --learner.shm-dir or --syncer.max-learners? "
+         "skerry train --help tells all"),
         ("train --recipe.betas 1", "--recipe.betas = '1' cannot work; give 2 values apart by spaces, each a number"),
         ("syncer --policy.merge foo", "--policy.merge = 'foo' cannot work; choose one of rda, direct"),
     ],

@@ -263,6 +263,7 @@ SENSELESS_BODIES = {
 def test_senseless_bodies_end_the_link_and_nothing_else(tmp_path, what):
     async def play(server):
         bad, good = await begun(server, 2)  # the bad one is the one that was asked for the model
+        await until(lambda: not server._worker.queued)
         theta = held(server)
         message, nbytes = SENSELESS_BODIES[what]({"learner": bad.memory.learner, "generation": 1})
         with contextlib.suppress(ConnectionError):  # it may have ended before all of the body is gone
