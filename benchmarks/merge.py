@@ -27,8 +27,8 @@ from benchmarks._table import Row, at_least, report
 
 from skerry.core.layout import Layout, TensorSpec, build_layout
 from skerry.core.policy import Policy
+from skerry.core.screening import weight_of
 from skerry.numerics import accumulate
-from skerry.numerics.accumulate import weight_of
 from skerry.numerics.merger import Body, Merger
 from skerry.syncer.pool import Pool
 

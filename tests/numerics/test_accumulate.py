@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from skerry.codecs import get_codec
 from skerry.core.layout import TensorSpec, build_layout
+from skerry.core.screening import HEAVIEST, weight_of
 from skerry.numerics import accumulate
-from skerry.numerics.accumulate import BLOCK, HEAVIEST, Accumulator, Part, parts_of, screen, weight_of
+from skerry.numerics.accumulate import BLOCK, Accumulator, Part, parts_of, screen
 from skerry.numerics.outer import OuterNesterov
 
 FP32 = get_codec("fp32")

@@ -132,9 +132,9 @@ class CountingPlane:
         assert not self._take(name) and self.held[name.fragment].version == 0, "a first value of a run that has begun"
         self.held[name.fragment] = Holding()
 
-    def screen(self, name: BodyName, then: Callable[[str], None]) -> None:
+    def screen(self, name: BodyName, then: Callable[[str, tuple[float, ...]], None]) -> None:
         body = self.bodies[name][-1]
-        self._submit(lambda: then("non-finite values" if NAN in body else ""))
+        self._submit(lambda: then("non-finite values" if NAN in body else "", ()))
 
     def add(self, merge: Merge) -> None:
         body = self._take(merge.name)

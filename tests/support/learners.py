@@ -60,7 +60,8 @@ class Slot:
 
 def copied(memory: LearnerMemory) -> LearnerMemory:
     """As it is now."""
-    return LearnerMemory(memory.learner, memory.generation, memory.shift, memory.origin, memory.base[:], memory.settled[:])
+    return LearnerMemory(memory.learner, memory.generation, memory.shift, memory.origin, memory.base[:], memory.settled[:],
+                         memory.epoch)  # fmt: skip
 
 
 class Shared:
@@ -108,8 +109,8 @@ class Shared:
         self._redos = dict(redos)
         self._learner.lived()
 
-    def show(self, progress: float) -> None:
-        self.progress = max(self.progress, progress)
+    def show(self, progress: float, falls: bool) -> None:
+        self.progress = progress if falls else max(self.progress, progress)
 
     def redos(self) -> Iterable[Redo]:
         return self._redos.values()

@@ -87,8 +87,8 @@ class Life:
         self.commits += 1
         self.committed = deepcopy(memory), dict(redos)
 
-    def show(self, progress: float) -> None:
-        self.shown = max(self.shown, progress)
+    def show(self, progress: float, falls: bool) -> None:
+        self.shown = progress if falls else max(self.shown, progress)
 
     def redos(self) -> list[Redo]:
         return list(self.committed[1].values())

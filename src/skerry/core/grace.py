@@ -39,6 +39,10 @@ class Grace:
         self.overlap = overlap
         self.step, self.quorum, self.sync = Average(), Average(), Average()
 
+    def amend(self, gamma: float) -> None:
+        """Wait that share of the slack from now on."""
+        self.gamma = gamma
+
     def window(self) -> float:
         """Seconds to wait after the K-th complete contribution."""
         if self.gamma == 0.0:

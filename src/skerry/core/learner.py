@@ -20,15 +20,18 @@ from skerry.core.layout import Layout
 from skerry.core.maker import maker
 from skerry.core.memory import LearnerMemory
 from skerry.core.messages import (
+    Amend,
     Ask,
     BudgetReached,
     Cancel,
     Contribution,
     Count,
     Delivery,
+    Farewell,
     Join,
     Leave,
     ProvideInitial,
+    Quarantined,
     Refused,
     Report,
     RequestInitial,
@@ -68,9 +71,9 @@ class LearnerCore:
     """One learner's state machine. `memory` is kept true at every moment; give the same one to the next agent. Everything
     that is public besides `handle` is to be read only."""
 
-    __slots__ = ("_ahead", "_detached", "_early", "_finishing", "_left", "_looks_ahead", "_lost_at", "_now", "_pacing",
-                 "_run_steps", "_slots", "_tally", "_told", "begun", "count", "fragments", "joined", "layout", "memory",
-                 "policy", "progress")  # fmt: skip
+    __slots__ = ("_ahead", "_detached", "_early", "_finishing", "_leaves", "_leaves_at", "_left", "_looks_ahead", "_lost_at",
+                 "_now", "_pacing", "_quarantined", "_run_steps", "_slots", "_tally", "_told", "_welcomed", "begun", "count",
+                 "fragments", "joined", "layout", "memory", "policy", "progress")  # fmt: skip
 
     def __init__(self, policy: Policy, layout: Layout, memory: LearnerMemory, count: Count = Count()) -> None:
         """`count`: the trainer's raw counters, as far as a new agent knows them."""
@@ -85,20 +88,29 @@ class LearnerCore:
         self.fragments = [Fragment(p, policy, memory, self._tally, self._ahead) for p in range(policy.fragments)]
         self._pacing = Pacing(policy, self.fragments, self._tally) if policy.synchronous else None
         self._slots = policy.slots
-        # The run is as far as its K-th learner. 0: whether this one is that cannot be said
-        self._run_steps = policy.steps if policy.synchronous or policy.quorum == 1 else 0
-        self._looks_ahead = policy.grace > 0 and not policy.synchronous  # without grace being late is nothing to be mended
+        self._go_by(policy)
         self._finishing = False
+        self._quarantined = False
+        self._welcomed = False  # the run has said how far it is
         self._left = False  # the trainer has left its loop
+        self._leaves: str | None = None  # why it leaves the run for good, from the time on
+        self._leaves_at = 0.0
         self._detached = False
         self._told = Count()  # the raw counters that the last Join bore
         self._early: list[Delivery] = []  # came before the Welcome, which travels on another connection
         self._now = 0.0
         self._lost_at: float | None = None  # when it was last joined; None: never lost yet
 
+    def _go_by(self, policy: Policy) -> None:
+        # The run is as far as its K-th learner. 0: whether this one is that cannot be said
+        self._run_steps = policy.steps if policy.synchronous or policy.quorum == 1 else 0
+        self._looks_ahead = policy.grace > 0 and not policy.synchronous  # without grace being late is nothing to be mended
+
     def handle(self, now: float, event: LearnerEvent) -> list[LearnerAction]:
         """What follows from the event. `now`: seconds, never falling."""
         self._now = now
+        if self._leaves is not None and type(event) not in _TO_THE_LAST:
+            return []
         out = _HANDLERS[type(event)](self, event)
         if self._pacing is not None and self.begun:
             self._pacing.let_go(self.clock, out)
@@ -118,8 +130,13 @@ class LearnerCore:
     def _pace(self) -> int:
         return AT_ONCE if self._pacing is None else self._pacing.pace(self.clock)
 
+    @property
+    def _takes_part(self) -> bool:
+        """Whether the syncer waits for what it has to say."""
+        return self.joined and not self._quarantined
+
     def _saw(self, progress: float) -> None:
-        """The run's. It never falls: whoever calls this often has looked for that himself."""
+        """The run's. It falls at a Welcome only: whoever calls this often has looked for that himself."""
         if progress > self.progress:
             self.progress = progress if progress < 1.0 else 1.0
 
@@ -132,7 +149,7 @@ class LearnerCore:
         self._told = self.count
         return [Join(learner=memory.learner, generation=memory.generation, layout=self.layout.hash,
                      count=self.count.minus(memory.origin), clock=self.clock, bases=tuple(memory.base),
-                     settled=tuple(memory.settled))]  # fmt: skip
+                     settled=tuple(memory.settled), epoch=memory.epoch)]  # fmt: skip
 
     def _unlinked(self, event: Unlinked) -> list[LearnerAction]:
         """Until the next Welcome nothing is sent. What was delivered stays."""
@@ -144,10 +161,16 @@ class LearnerCore:
     def _welcome(self, event: Welcome) -> list[LearnerAction]:
         if self._detached:
             return []
-        self.joined = True
-        self._saw(event.progress)
-        self.memory.learner = event.learner
-        out: list[LearnerAction] = [*self.handed] if event.generation == self.memory.generation else self._begin_anew(event)
+        memory, self.joined, self._quarantined = self.memory, True, False
+        self._welcomed, self.progress = True, min(event.progress, 1.0)
+        anew = (event.learner, event.generation) != (memory.learner, memory.generation)
+        memory.learner, memory.epoch = event.learner, event.epoch
+        out: list[LearnerAction] = self._begin_anew(event) if anew else [*self.handed]
+        if self._leaves is None and self._finishing and event.progress < 1.0:
+            out.append(Warn(text="the run's budget was raised after this learner had stopped: start it again to train on"))
+            self._leaves, self._leaves_at = "its loop had ended before the budget was raised", self._now
+        if self._leaves is not None:
+            out.append(self._last_word())
         early, self._early = self._early, []
         for delivery in early:
             out += self._delivery(delivery)
@@ -165,6 +188,8 @@ class LearnerCore:
         """An unwilling syncer ends it only before training has begun; later, training goes on and so do the attempts."""
         if event.code == "over":
             return self._detach("the run is over")
+        if self._leaves is not None:
+            return self._detach()
         if self.begun or self.count.steps or self._left:
             return [Warn(text=f"the syncer refused this learner ({event.code}): {event.reason}")]
         self._detached = True
@@ -175,10 +200,12 @@ class LearnerCore:
 
     def _beat(self, event: Beat) -> list[LearnerAction]:
         """The counters, so that nobody takes silence for death. The end is not waited for without a syncer."""
-        if self.joined:
+        if self.joined and self._leaves is None:
             return [self._report()]
         if self._lost_at is None:
             self._lost_at = self._now
+        if self._leaves is not None and self._now - self._leaves_at > self.policy.final_timeout:
+            return self._detach()
         if self._left and self._now - self._lost_at > self.policy.final_timeout:
             return self._detach("the syncer cannot be reached for the last round; leaving without it")
         return []
@@ -192,7 +219,7 @@ class LearnerCore:
 
     def _stepped(self, event: Stepped) -> list[LearnerAction]:
         count = self.count = event.count
-        if event.progress > self.progress:
+        if event.progress > self.progress and not self._welcomed:  # an earlier agent heard it
             self._saw(event.progress)
         if self._run_steps:
             share = (count.steps + self.memory.shift) / self._run_steps
@@ -200,7 +227,7 @@ class LearnerCore:
                 self._saw(share)
         out: list[LearnerAction] = [self._report()] if self.joined else []
         if self._pacing is not None:
-            self._pacing.stepped(count.steps, self.clock, self.joined, out)
+            self._pacing.stepped(count.steps, self.clock, self._takes_part, out)
             return out
         if self.begun and not count.steps:  # it stands before its first step: an earlier agent may have died before it said so
             out.append(Go(steps=0))
@@ -215,7 +242,7 @@ class LearnerCore:
 
     def _copy_ahead(self, out: list[LearnerAction]) -> None:
         """Order what is to be copied out at the next boundary, though nobody has asked for it yet."""
-        if not self._looks_ahead or not self.joined or self._finishing:
+        if not self._looks_ahead or not self.joined or self._finishing or self._quarantined:
             return
         for p in self._ahead.due(self.count.steps + 1):
             if self.fragments[p].state is IDLE and self._has_room():
@@ -230,6 +257,8 @@ class LearnerCore:
     def _ask(self, event: Ask) -> list[LearnerAction]:
         if event.progress > self.progress:
             self._saw(event.progress)
+        if self._quarantined:
+            return []
         fragment = self.fragments[event.fragment]
         if event.final:
             return fragment.asked_last(event.step, self._pace)
@@ -262,6 +291,8 @@ class LearnerCore:
         if not self.joined:
             self._early.append(event)
             return []
+        if self._leaves is not None:
+            return [Drop(fragment=event.fragment, version=event.version)]
         if event.progress > self.progress:
             self._saw(event.progress)
         fragment = self.fragments[event.fragment]
@@ -285,7 +316,7 @@ class LearnerCore:
                 clock=clock, settled=memory.settled[p], count=event.count.minus(memory.origin),
             ))  # fmt: skip
             if self._pacing is not None and clock > old:
-                self._pacing.jumped(old, clock, self.joined, out)
+                self._pacing.jumped(old, clock, self._takes_part, out)
         fragment.settle(out, AT_ONCE if self._pacing is None else self._pace)
         if self.count.steps + 1 >= self._ahead.soonest:
             self._copy_ahead(out)
@@ -329,6 +360,21 @@ class LearnerCore:
     def _run_over(self, event: RunOver) -> list[LearnerAction]:
         return self._detach()
 
+    def _quarantine(self, event: Quarantined) -> list[LearnerAction]:
+        self._quarantined = bool(event.reason)
+        if not event.reason:
+            return [Warn(text="quarantine is over: the run asks for this learner's work again")]
+        return [Warn(text=f"quarantined by the run, which asks for none of this learner's work any more: {event.reason}")]
+
+    def _amend(self, event: Amend) -> list[LearnerAction]:
+        assert not self.policy.differences(event.policy), "these cannot change while a run lives"
+        self.policy = event.policy
+        self._go_by(event.policy)
+        return []
+
+    def _farewell(self, event: Farewell) -> list[LearnerAction]:
+        return self._detach() if self._leaves is not None else []
+
     def _detach(self, why: str = "") -> list[LearnerAction]:
         """Let the trainer go, and say nothing more; once."""
         if self._detached:
@@ -340,11 +386,18 @@ class LearnerCore:
         return [Warn(text=why), Detach()] if why else [Detach()]
 
     def _leave(self, event: TrainerEnded) -> list[LearnerAction]:
-        if not self.joined:
-            return []
+        """The last word is said now, or when there is a link again, until it is known that it was heard."""
+        if event.count > self.count:
+            self.count = event.count
+        self._leaves, self._leaves_at = event.reason, self._now
+        if self._detached or not self.memory.generation:
+            return self._detach()
+        return [self._last_word()] if self.joined else []
+
+    def _last_word(self) -> Leave:
         memory = self.memory
-        return [Leave(learner=memory.learner, generation=memory.generation, count=event.count.minus(memory.origin),
-                      reason=event.reason)]  # fmt: skip
+        return Leave(learner=memory.learner, generation=memory.generation, count=self.count.minus(memory.origin),
+                     reason=self._leaves or "")  # fmt: skip
 
 
 _HANDLERS: dict[type, Callable[[LearnerCore, Any], list[LearnerAction]]] = {
@@ -353,6 +406,10 @@ _HANDLERS: dict[type, Callable[[LearnerCore, Any], list[LearnerAction]]] = {
     RequestInitial: LearnerCore._provide, Ask: LearnerCore._ask, Verdict: LearnerCore._verdict, Cancel: LearnerCore._cancel,
     Delivery: LearnerCore._delivery, BudgetReached: LearnerCore._finish, RunOver: LearnerCore._run_over,
     Linked: LearnerCore._linked, Unlinked: LearnerCore._unlinked, Beat: LearnerCore._beat, TrainerEnded: LearnerCore._leave,
-    Recovered: LearnerCore._recovered,
+    Recovered: LearnerCore._recovered, Farewell: LearnerCore._farewell, Quarantined: LearnerCore._quarantine,
+    Amend: LearnerCore._amend,
 }  # fmt: skip
 """One table for all: of a thousand learners' own tables, none would ever be found in the processor's cache."""
+
+_TO_THE_LAST = frozenset({Welcome, Refused, RunOver, Farewell, Delivery, Linked, Unlinked, Beat, Amend, TrainerEnded})
+"""What a core hears that has its last word to say."""

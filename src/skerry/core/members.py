@@ -2,6 +2,7 @@
 
     AWAY --joins--> JOINING --has taken over every fragment--> LIVE --is silent--> SILENT --speaks--> LIVE
       ^------------- its link breaks, or it leaves ---------------'--------------------'
+    LIVE --too many refusals in a row--> QUARANTINED --let in again--> LIVE; when it comes back, QUARANTINED again
 
 Only LIVE members count for quorums and for the run's step t = max(t, K-th largest clock). The clocks ahead of t are counted
 by value, so that an advance costs O(1) amortised and no event costs more than that.
@@ -24,9 +25,10 @@ class Standing(Enum):
     JOINING = "joining"  # a link, but fragments to take over for the first time
     LIVE = "live"
     SILENT = "silent"  # a link, but nothing was heard for too long
+    QUARANTINED = "quarantined"  # a link, but it is asked for nothing
 
 
-AWAY, JOINING, LIVE, SILENT = Standing
+AWAY, JOINING, LIVE, SILENT, QUARANTINED = Standing
 
 
 @dataclass(slots=True)
@@ -41,9 +43,12 @@ class Member:
     first_step: int = 0  # steps of all earlier generations
     clock: int = 0  # t_m
     came_as: int = 0  # the generation that its Join named when the present one began
-    resumable: bool = False  # the present generation may come back (false after the syncer itself was restored)
+    born: int = 0  # the epoch in which the present generation began
     missing: int = 0  # fragments it has yet to take over for the first time
     awaited: bool = False  # its link broke while the run was ending: the last round waits for it
+    missed: bool = False  # awaited since a restart: other rounds wait for it, too, and it counts for the quorum of all
+    refusals: int = 0  # of its contributions, in a row
+    quarantined: str = ""  # why it is asked for nothing
     live_seq: int = 0  # when it last became live, on the counter that also numbers rounds
     live_clock: int = 0  # t_m when it last became live
 
@@ -76,6 +81,7 @@ class Members:
         self.seq = self.step = self.live = 0
         self._quorum = quorum
         self._free_id = 0  # ids below it are taken
+        self._missed = 0  # how many are
         self._ahead: dict[int, int] = {}  # clock > t -> how many live members stand there
         self._ahead_sum = 0
 
@@ -106,13 +112,23 @@ class Members:
 
     @property
     def quorum(self) -> int:
-        """K as it stands: all live ones if the policy says so, and at least one."""
-        return max(1, self.live if self._quorum == ALL else self._quorum)
+        """K as it stands: all live ones (and those that are missed) if the policy says so, and at least one."""
+        return max(1, self.live + self._missed if self._quorum == ALL else self._quorum)
 
     @property
     def may_advance(self) -> bool:
         """Whether t is behind."""
-        return self._ahead_sum >= (self._quorum or max(1, self.live))
+        return self._ahead_sum >= (self._quorum or max(1, self.live + self._missed))
+
+    @property
+    def quarantined(self) -> list[int]:
+        """Who is."""
+        return [member.id for member in self if member.quarantined]
+
+    def wait_for(self, member: Member, awaited: bool, *, missed: bool = False) -> None:
+        """Whether it is awaited from now on, and missed."""
+        self._missed += missed - member.missed
+        member.awaited, member.missed = awaited, missed
 
     def stand(self, member: Member, standing: Standing) -> None:
         """The member's standing from now on; who becomes LIVE begins to count, who was LIVE ceases to. Who was awaited comes
@@ -154,8 +170,14 @@ class Members:
             else:
                 del self._ahead[clock]
 
+    def pass_to(self, step: int) -> None:
+        """t is that step, at least."""
+        self.step = max(self.step, step)
+        self.restored()
+
     def restored(self) -> None:
         """The state was loaded: count what follows from it."""
+        self._ahead, self._ahead_sum, self._missed = {}, 0, sum(member.missed for member in self)
         for member in self:
             if member.live:
                 self._count(member.clock, 1)

@@ -17,6 +17,7 @@ class LearnerMemory:
     origin: Count = Count()  # the trainer's raw counters when the generation began
     base: list[int] = field(default_factory=list)  # version taken over of each fragment, -1 = none
     settled: list[Count] = field(default_factory=list)  # from here on its progress is not handed in
+    epoch: int = 0  # the syncer's start that it heard of last
 
     @staticmethod
     def empty(fragments: int, learner: int = -1) -> LearnerMemory:

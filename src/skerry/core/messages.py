@@ -13,58 +13,18 @@ and the records of the tape. There is no second set and no translation layer. Ru
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias, TypeVar, dataclass_transform
+from typing import TypeAlias
 
-T = TypeVar("T")
-
-
-@dataclass_transform(frozen_default=True, kw_only_default=True)
-def message(cls: type[T]) -> type[T]:
-    """A frozen dataclass to whoever checks types; at run time its being frozen would cost a tenth of a simulation."""
-    return dataclass(slots=True, kw_only=True, unsafe_hash=True)(cls)
-
-
-Outcome = Literal["merged", "late", "stale", "refused"]
-TakeOverRule = Literal["overwrite", "rebase", "blend", "carry"]
-LostCause = Literal["overlap", "excluded", "refused", "died"]
-CAUSES: tuple[LostCause, ...] = ("overlap", "excluded", "refused", "died")
-
-
-INITIAL = -1
-"""The step of what has to do with the run's first values."""
-
-
-class BodyName(NamedTuple):
-    """A contribution's body on its way up, wherever it lies. The same name means the same bytes, however often it was sent."""
-
-    learner: int
-    generation: int
-    fragment: int
-    step: int
-
-
-class Contributor(NamedTuple):
-    """Who is in a version, and how much of its work: its contributions up to `tokens` of its generation's."""
-
-    learner: int
-    generation: int
-    tokens: int
-
-
-class Count(NamedTuple):
-    """A learner's cumulative counters at one step boundary, since its generation began."""
-
-    steps: int = 0
-    tokens: int = 0
-    busy_us: int = 0  # microseconds spent in those steps, the process being neither frozen nor waiting for others
-
-    def minus(self, other: Count) -> Count:
-        """What was done since `other`."""
-        if other == (0, 0, 0):
-            return self
-        return Count(self.steps - other.steps, self.tokens - other.tokens, self.busy_us - other.busy_us)
-
+from skerry.core.policy import Policy
+from skerry.core.terms import CAUSES as CAUSES
+from skerry.core.terms import INITIAL as INITIAL
+from skerry.core.terms import BodyName as BodyName
+from skerry.core.terms import Contributor as Contributor
+from skerry.core.terms import Count as Count
+from skerry.core.terms import LostCause as LostCause
+from skerry.core.terms import Outcome as Outcome
+from skerry.core.terms import TakeOverRule as TakeOverRule
+from skerry.core.terms import message as message
 
 # ---------------------------------------------------------------- learner -> syncer
 
@@ -73,7 +33,8 @@ class Count(NamedTuple):
 class Join:
     """A learner comes, or comes back. It bears the learner's whole state, so whatever was lost with a link is made good.
 
-    `learner` -1: give me a free id. `generation` 0: I am new (a restarted trainer is new); else I go on as that one.
+    `learner` -1: give me a free id. `generation` 0: I am new (a restarted trainer is new); else I go on as that one. `epoch`:
+    the last start of the syncer that it heard of; 0 = none.
     """
 
     learner: int = -1
@@ -83,6 +44,7 @@ class Join:
     clock: int = 0
     bases: tuple[int, ...] = ()  # per fragment: version taken over, -1 = none; empty = none of any
     settled: tuple[Count, ...] = ()  # per fragment: the counters from which its progress is not yet handed in
+    epoch: int = 0
 
 
 @message
@@ -125,7 +87,8 @@ class Abstain:
 class Contribution:
     """A hand-over (bulk: v = base - theta in the upward codec), covering the learner's work in (since, until].
 
-    `flaw`: set by the receiver that screened the body ("non-finite values in tensor X"); empty on the wire.
+    `flaw` ("non-finite values in tensor X") and `norms` (one for each of the fragment's pieces): set by the receiver that
+    screened the body; empty on the wire.
     """
 
     learner: int
@@ -136,6 +99,7 @@ class Contribution:
     since: Count
     until: Count
     flaw: str = ""
+    norms: tuple[float, ...] = ()
 
     @property
     def name(self) -> BodyName:
@@ -212,7 +176,24 @@ class Failed:
 
 @message
 class Restarted:
-    """The syncer was restored from what it had saved: every link is gone, and what lay in open or closing rounds, too."""
+    """The syncer was restored from what it had saved: every link is gone, and what lay in open or closing rounds, too. A new
+    epoch begins. `epoch`: at least this number, where what was restored may be older than a start that learners have seen."""
+
+    epoch: int = 0
+
+
+@message
+class Amend:
+    """The run's policy from now on; it differs in no more than Policy.amendable. Both cores are told."""
+
+    policy: Policy
+
+
+@message
+class Readmit:
+    """The operator lets a quarantined learner in again."""
+
+    learner: int
 
 
 @message
@@ -226,13 +207,15 @@ class Tick:
 @message
 class Welcome:
     """Answer to Join. A generation other than the one the learner named: its past is closed, it begins anew at zero
-    counters and takes over every fragment (training goes on meanwhile if it has begun)."""
+    counters and takes over every fragment (training goes on meanwhile if it has begun). `epoch`: the number of the syncer's
+    start."""
 
     learner: int
     generation: int
     clock: int
     first_step: int  # steps all earlier generations of this learner made: its batches go on there
-    progress: float
+    progress: float  # the run's, even if the learner knew of more
+    epoch: int = 0
 
 
 @message
@@ -275,8 +258,10 @@ class Verdict:
 
 @message
 class Cancel:
-    """The round brings no new version; its contributions stay with their learners."""
+    """The round brings no new version; its contributions stay with their learners. `learner`: -1 = all; or who came back with a
+    contribution to a round that a restart of the syncer ended."""
 
+    learner: int = -1
     fragment: int
     step: int
 
@@ -301,6 +286,24 @@ class BudgetReached:
 
 
 @message
+class Farewell:
+    """Answer to Leave: it was heard, and nothing more is wanted."""
+
+    learner: int
+    generation: int
+
+
+@message
+class Quarantined:
+    """Too many of the learner's contributions in a row were refused: it may train on, and is asked for nothing more until it is
+    a new generation or let in again. `reason`: the last refusal's; empty: it is let in again."""
+
+    learner: int
+    generation: int
+    reason: str
+
+
+@message
 class RunOver:
     """The run is over. For the syncer: evaluate, export, exit 0. For a learner: leave."""
 
@@ -310,7 +313,7 @@ class RunOver:
 
 @message
 class Merge:
-    """Add the body of that name to the accumulator of its round (fragment, step), with weight = tokens^2 / steps."""
+    """Add the body of that name to the accumulator of its round (fragment, step), with that weight."""
 
     learner: int
     generation: int
@@ -318,6 +321,7 @@ class Merge:
     step: int
     tokens: int
     steps: int
+    weight: float
 
     @property
     def name(self) -> BodyName:
@@ -355,6 +359,8 @@ class Deliver:
 
 
 FromLearner: TypeAlias = Join | ProvideInitial | Report | Abstain | Contribution | Received | TakenOver | Leave
-ToLearner: TypeAlias = Welcome | Refused | RequestInitial | Ask | Verdict | Cancel | Delivery | BudgetReached | RunOver
-SyncerEvent: TypeAlias = FromLearner | Start | Gone | Published | Failed | Restarted | Tick
+ToLearner: TypeAlias = (
+    Welcome | Refused | RequestInitial | Ask | Verdict | Cancel | Delivery | BudgetReached | Farewell | Quarantined | RunOver
+)
+SyncerEvent: TypeAlias = FromLearner | Start | Gone | Published | Failed | Restarted | Amend | Readmit | Tick
 SyncerAction: TypeAlias = ToLearner | Merge | Close | Distribute | Deliver

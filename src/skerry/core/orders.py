@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from skerry.core.messages import Count, FromLearner, TakeOverRule, ToLearner, message
+from skerry.core.messages import Amend, Count, FromLearner, TakeOverRule, ToLearner, message
 
 # ---------------------------------------------------------------- the trainer -> LearnerCore
 
@@ -66,7 +66,8 @@ class Beat:
 
 @message
 class TrainerEnded:
-    """There is no trainer any more; these are the raw counters that it published last."""
+    """There is no trainer any more; these are the raw counters that it published last. Detach follows, at once or when the
+    syncer has heard of it."""
 
     count: Count
     reason: str = ""
@@ -170,6 +171,6 @@ class Warn:
 
 
 FromTrainer: TypeAlias = Stepped | CopiedOut | Applied | LoopLeft
-LearnerEvent: TypeAlias = ToLearner | FromTrainer | Linked | Unlinked | Beat | TrainerEnded | Recovered
+LearnerEvent: TypeAlias = ToLearner | FromTrainer | Linked | Unlinked | Beat | TrainerEnded | Recovered | Amend
 Order: TypeAlias = CopyOut | TakeOver | Go | StopLoop | Detach
 LearnerAction: TypeAlias = FromLearner | Order | Encode | Forget | Drop | Reject | Warn

@@ -65,6 +65,9 @@ def _maker(hint: Any) -> Make:
     if origin in (list, set):
         each = _maker(args[0])
         return lambda values: origin(each(value) for value in values)
+    if origin is tuple and args[1:] == (Ellipsis,):
+        each = _maker(args[0])
+        return lambda values: tuple(each(value) for value in values)
     if origin is tuple:
         makers = [_maker(arg) for arg in args]
         return lambda values: tuple(make(value) for make, value in zip(makers, values, strict=True))

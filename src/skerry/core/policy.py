@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from skerry.core.layout import Fragmentation
 from skerry.errors import ConfigError, cannot_work
@@ -45,6 +45,10 @@ class Policy:
     on_included: IncludedRule = "overwrite"  # how a learner takes over a value that its contribution is in
     on_excluded: ExcludedRule = "carry"  # how it takes over one that it is not in; carry: its change stays on top
     blend: float = 0.5  # share of the new global value under on_included = "blend"
+    # Whose contributions are trusted
+    norm_limit: float = 10.0  # times a tensor's usual norm: a contribution with more is refused; 0 = no limit
+    weight_limit: float = 10.0  # times its fragment's usual weight: none weighs more; 0 = no limit
+    quarantine_after: int = 5  # refusals in a row after which a learner is asked for nothing more; 0 = never
     # On the wire
     codec_up: CodecName = "bf16"  # of contributions
     codec_down: CodecName = "fp32"  # of delivered values
@@ -56,6 +60,12 @@ class Policy:
     # When the run ends; 0 = no such budget
     steps: int = 0  # global steps
     tokens: int = 0  # tokens processed by all learners
+
+    amendable: ClassVar[frozenset[str]] = frozenset({
+        "steps", "tokens", "grace", "round_timeout", "sync_timeout", "silent_after", "final_timeout", "outer_lr",
+        "outer_momentum", "norm_limit", "weight_limit", "quarantine_after", "wait_for",
+    })  # fmt: skip
+    """What may change while a run lives, at a resume."""
 
     def __post_init__(self) -> None:
         self._check_choices()
@@ -77,7 +87,7 @@ class Policy:
     def _check_numbers(self) -> None:
         least = {
             "fragments": 1, "interval": 1, "overlap": 0, "quorum": 0, "max_staleness": 0, "wait_for": 1,
-            "steps": 0, "tokens": 0,
+            "steps": 0, "tokens": 0, "quarantine_after": 0,
         }  # fmt: skip
         for name, low in least.items():
             if not isinstance(getattr(self, name), int) or getattr(self, name) < low:
@@ -85,6 +95,9 @@ class Policy:
         for name in ("round_timeout", "sync_timeout", "silent_after", "final_timeout", "outer_lr"):
             if not 0 < _number(getattr(self, name)) < float("inf"):
                 raise _bad(name, getattr(self, name), "give a positive number")
+        for name in ("norm_limit", "weight_limit"):
+            if not (getattr(self, name) == 0 or 1 <= _number(getattr(self, name)) < float("inf")):
+                raise _bad(name, getattr(self, name), "give at least 1, or 0 for no limit")
         if not 0 <= _number(self.grace) < 1:
             raise _bad("grace", self.grace, "give a share of the slack, at least 0 and below 1")
         if not 0 <= _number(self.outer_momentum) < 1:
@@ -125,6 +138,11 @@ class Policy:
     def reached(self, step: int, tokens: int) -> bool:
         """Whether a budget is reached."""
         return 0 < self.steps <= step or 0 < self.tokens <= tokens
+
+    def differences(self, other: Policy) -> tuple[str, ...]:
+        """The fields in which the other one differs and may not, as long as a run lives."""
+        names = [field.name for field in fields(self) if field.name not in self.amendable]
+        return tuple(name for name in names if getattr(self, name) != getattr(other, name))
 
     def replace(self, **changes: Any) -> Policy:
         """A copy with some fields changed. Raises ConfigError naming an unknown field."""

@@ -14,12 +14,10 @@ first hand-over opens the round, and it waits for all.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import NamedTuple
 
 from skerry.core.grace import Grace
 from skerry.core.ledger import Account, Ledger
+from skerry.core.maker import maker
 from skerry.core.members import LIVE, Member, Members
 from skerry.core.messages import (
     Ask,
@@ -38,53 +36,11 @@ from skerry.core.messages import (
     Verdict,
 )
 from skerry.core.policy import ALL, Policy
+from skerry.core.round import CLOSING, GRACE, OPEN, Part, Receipts, Round
+from skerry.core.screening import Screening
 from skerry.core.timers import Subject, Timers
 
-
-class Stage(Enum):
-    """How far a round has come."""
-
-    OPEN = "open"
-    GRACE = "grace"  # the quorum is complete
-    CLOSING = "closing"  # decided, but its version does not exist yet
-
-
-OPEN, GRACE, CLOSING = Stage
-
-
-class Part(NamedTuple):
-    """What was accepted of a learner."""
-
-    generation: int
-    until: Count  # its counters
-
-
-@dataclass(slots=True)
-class Round:
-    """A round that goes on. It waits for `waiting` of the members that were live when it was opened."""
-
-    fragment: int
-    step: int
-    opened: float
-    seq: int  # members that became live later were not asked
-    look_at: float  # when its patience ends; in GRACE when its window does
-    patient_until: float
-    final: bool
-    stage: Stage = OPEN
-    waiting: int = 0
-    answered: set[int] = field(default_factory=set)
-    accepted: dict[int, Part] = field(default_factory=dict)  # by learner, in order of arrival
-    closed: float = 0.0
-    readers: int = 0  # those live at the close
-
-
-@dataclass(slots=True)
-class Receipts:
-    """The newest version of a fragment on its way to the learners; the median receipt measures xi_sync."""
-
-    version: int
-    since: float
-    missing: int  # to the median
+make_merge = maker(Merge)
 
 
 class Rounds:
@@ -102,15 +58,16 @@ class Rounds:
     contributors: int
     skipped: int
     cancelled: int
+    refused: int
 
-    def __init__(self, policy: Policy, members: Members, ledger: Ledger, grace: Grace, timers: Timers,
+    def __init__(self, policy: Policy, members: Members, ledger: Ledger, grace: Grace, screening: Screening, timers: Timers,
                  out: list[SyncerAction]) -> None:  # fmt: skip
         self.versions, self.steps = [], [0] * policy.fragments
         self.open, self.closing, self.due = {}, {}, {}
         self.last_step, self.passed, self.receipts = [0] * policy.fragments, {}, {}
-        self.closed = self.contributors = self.skipped = self.cancelled = 0
+        self.closed = self.contributors = self.skipped = self.cancelled = self.refused = 0
         self.policy, self._most = policy, policy.open_rounds
-        self._members, self._ledger, self._grace = members, ledger, grace
+        self._members, self._ledger, self._grace, self._screening = members, ledger, grace, screening
         self._timers, self._out = timers, out
         self._due_at: dict[int, list[int]] = {}  # t modulo H -> fragments
         for fragment in range(policy.fragments):
@@ -177,7 +134,7 @@ class Rounds:
         further than to its next hand-over's end."""
         members = self._members
         if not self.policy.synchronous:
-            return members.step + 1
+            return max(members.step, *self.last_step) + 1
         furthest = max(members.step, *self.last_step, *(member.clock for member in members))
         return furthest + 2 * self.policy.interval + self.policy.overlap + 1
 
@@ -200,7 +157,7 @@ class Rounds:
         became live at or past the round's step will not hand over for it."""
         if member.live_seq > round_.seq or (self.policy.synchronous and not round_.final and member.live_clock >= round_.step):
             return False
-        return member.standing is LIVE or (member.awaited and round_.final)
+        return member.standing is LIVE or (member.awaited and (round_.final or member.missed))
 
     def _waits_for(self, round_: Round, member: Member) -> bool:
         """Whether it has not answered yet, and is waited for."""
@@ -225,7 +182,9 @@ class Rounds:
 
     def contribution(self, now: float, member: Member, event: Contribution, ending: bool) -> None:
         """A hand-over is complete and screened: merge it, or say why not. `ending`: the budget is reached."""
-        round_ = self.open.get(event.fragment) or self._opened_by(now, event, ending)
+        round_ = self.open.get(event.fragment)
+        if round_ is None and not member.quarantined:
+            round_ = self._opened_by(now, event, ending)
         if round_ is not None and round_.step == event.step:
             if member.id not in round_.answered:
                 self._answered(round_, member)
@@ -233,8 +192,14 @@ class Rounds:
                 self.review(now, round_)
         elif not self._in_closing(member, event):
             self._pass(member, event.fragment, event.step)
-            was_merged = member.account.merged[event.fragment][1] >= event.until.tokens > 0
-            self._say(member, event, "merged" if was_merged else "late")
+            if member.account.merged[event.fragment][1] >= event.until.tokens > 0:
+                self._say(member, event, "merged")
+            elif member.quarantined:
+                self._refuse(member, event, member.quarantined)
+            elif event.step > self.last_step[event.fragment] and not self.policy.synchronous:  # a restart ended it
+                self._out.append(Cancel(learner=member.id, fragment=event.fragment, step=event.step))
+            else:
+                self._say(member, event, "late")
 
     def _in_closing(self, member: Member, event: Contribution) -> bool:
         """Whether it lies in a round that is closing: it hears of its fate when that is over."""
@@ -244,22 +209,34 @@ class Rounds:
 
     def _judge(self, member: Member, event: Contribution, round_: Round) -> None:
         account, fragment = member.account, event.fragment
-        if event.flaw:
-            account.refused.add(fragment)
-            self._say(member, event, "refused", event.flaw)
-            self._out.append(Deliver(learner=member.id, fragments=(fragment,)))
+        steps = max(1, event.until.steps - event.since.steps)
+        if flaw := event.flaw or member.quarantined:
+            self._refuse(member, event, flaw)
         elif event.base < self.versions[fragment] - self.policy.max_staleness and not self._carried(round_):
             self._say(member, event, "stale")
             self._out.append(Deliver(learner=member.id, fragments=(fragment,)))
         elif (event.since != account.settled[fragment] or event.until.tokens <= event.since.tokens
               or fragment in account.promised):  # to the round that is closing, before an agent died  # fmt: skip
             self._say(member, event, "stale", "part of this interval is settled already")
+        elif flaw := self._screening.flaw(member.id, fragment, steps, event.norms):
+            self._refuse(member, event, flaw)
         else:
             round_.accepted[member.id] = Part(event.generation, event.until)
             self._ledger.promise(account, fragment)
-            since, until = event.since, event.until
-            self._out.append(Merge(learner=member.id, generation=event.generation, fragment=fragment, step=event.step,
-                                   tokens=until.tokens - since.tokens, steps=until.steps - since.steps))  # fmt: skip
+            tokens = event.until.tokens - event.since.tokens
+            weight = self._screening.weigh(fragment, tokens, steps)
+            self._out.append(make_merge(learner=member.id, generation=event.generation, fragment=fragment, step=event.step,
+                                        tokens=tokens, steps=steps, weight=weight))  # fmt: skip
+
+    def _refuse(self, member: Member, event: Contribution, why: str) -> None:
+        """Its values are flawed: the sender takes the present version over once more."""
+        self.refused += 1
+        member.refusals += 1
+        if member.refusals >= self.policy.quarantine_after > 0:
+            member.quarantined = member.quarantined or why
+        member.account.refused.add(event.fragment)
+        self._say(member, event, "refused", why)
+        self._out.append(Deliver(learner=member.id, fragments=(event.fragment,)))
 
     def _carried(self, round_: Round) -> bool:
         """In the last round there is no next time for what would be carried; and v would be the same from a newer base."""
@@ -292,16 +269,18 @@ class Rounds:
     def regain(self, member: Member) -> None:
         """A member that was awaited has come back: the rounds before the last ones wait for it once more."""
         for round_ in self.open.values():
-            if not round_.final and self._waits_for(round_, member):
+            if not round_.final and not member.missed and self._waits_for(round_, member):
                 round_.waiting += 1
 
-    def received(self, now: float, fragment: int, version: int) -> None:
+    def received(self, now: float, learner: int, fragment: int, version: int) -> None:
         """A receipt; the median one of the newest version measures xi_sync."""
         receipts = self.receipts.get(fragment)
-        if receipts is not None and receipts.version == version:
+        if receipts is not None and receipts.version == version and learner not in receipts.who:
+            receipts.who.add(learner)
             receipts.missing -= 1
             if receipts.missing == 0:
                 self._grace.sync.add(now - receipts.since)
+                del self.receipts[fragment]
 
     # ------------------------------------------------------------------ closing
 
@@ -360,6 +339,7 @@ class Rounds:
         self.versions[fragment], self.steps[fragment] = version, round_.step
         for account, until in self._parts(round_):
             self._ledger.keep(account, fragment, until, version)
+            self._members.by_id[account.learner].refusals = 0
         self.closed += 1
         self.contributors += len(round_.accepted)
         self.receipts[fragment] = Receipts(version, round_.closed, round_.readers // 2 + 1)
@@ -384,14 +364,31 @@ class Rounds:
             account = self._members.by_id[learner].account
             yield account if account.generation == generation else self._ledger.retired[learner][generation], until
 
-    def cancel_all(self) -> None:
-        """The syncer was restored: what lay in the rounds that went on is lost, and still its learners'."""
+    def restart(self) -> None:
+        """The syncer was restored: what lay in the rounds that went on is its learners' still. What is sent for one of them
+        again opens it anew (synchronous policies; who had nothing for it will not say so again), or hears that it is over. In
+        the place of the last ones others come."""
         for round_ in [*self.open.values(), *self.closing.values()]:
+            fragment, step = round_.fragment, round_.step
             self._cancel(round_)
-        for forgotten in (self.open, self.closing, self.due, self.passed, self.receipts):
+            self.last_step[fragment] = step if round_.final else min(self.last_step[fragment], step - 1)
+            for learner in round_.answered - round_.accepted.keys():
+                self._pass(self._members.by_id[learner], fragment, step)
+        for forgotten in (self.open, self.closing, self.receipts):
             forgotten.clear()
         self._timers.unsure = True
-        self.last_step = [min(step, self._members.step) for step in self.last_step]
+
+    def run_on(self) -> None:
+        """The run is not over after all, though last rounds may have been named."""
+        self.restart()
+        if self.policy.synchronous:  # nobody is left who knew them
+            self.last_step = [min(step, self._members.step) for step in self.last_step]
+        else:
+            self._members.pass_to(max(self._members.step, *self.last_step))
+
+    def amend(self, policy: Policy) -> None:
+        """Go by this policy from now on."""
+        self.policy = policy
 
 
 def _contributors(round_: Round) -> tuple[Contributor, ...]:

@@ -1,8 +1,8 @@
 """SyncerCore: every decision of the syncer. Events in with the time, actions out; no clock, socket, thread or tensor.
 
-This file: who joins, leaves, dies and returns, the run's step, and the phases (phase.py). Whatever an event was, `_settle` then
-moves the run on as far as it goes. docs/algorithm.md gives the meaning of every term. What the core annotates in its body, and
-its parts in theirs, is the whole state (plain.py): restored, it goes on with the same actions.
+This file: who joins, leaves and returns, the run's step, and the phases (phase.py); who counts is in attendance.py. Whatever an
+event was, `_settle` then moves the run on as far as it goes. docs/algorithm.md gives the meaning of every term. What the core
+annotates in its body, and its parts in theirs, is the whole state (plain.py): restored, it goes on with the same actions.
 """
 
 from __future__ import annotations
@@ -10,24 +10,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from skerry.core.attendance import Attendance
 from skerry.core.grace import Grace
 from skerry.core.layout import Layout
 from skerry.core.ledger import Ledger
-from skerry.core.members import AWAY, JOINING, LIVE, SILENT, Member, Members, Standing
+from skerry.core.members import JOINING, LIVE, SILENT, Member, Members
 from skerry.core.messages import (
     INITIAL,
     Abstain,
+    Amend,
     BudgetReached,
     Contribution,
     Contributor,
     Count,
     Deliver,
     Failed,
+    Farewell,
     Gone,
     Join,
     Leave,
     ProvideInitial,
     Published,
+    Readmit,
     Received,
     Refused,
     Report,
@@ -42,20 +46,19 @@ from skerry.core.messages import (
     Verdict,
     Welcome,
 )
-from skerry.core.phase import ENDED, ENDING, FINAL, RUNNING, WAITING, Phase
+from skerry.core.phase import ENDED, ENDING, FINAL, RUNNING, WAITING
 from skerry.core.plain import dump, load
 from skerry.core.policy import Policy
 from skerry.core.rounds import Rounds
-from skerry.core.timers import Alarm, Subject, Timers
+from skerry.core.screening import Screening
+from skerry.core.timers import Timers
 
 
-class SyncerCore:
+class SyncerCore(Attendance):
     """The syncer's state machine for one run of this policy and layout. `state`: what state() gave, to go on from there."""
 
-    phase: Phase
     now: float
-    provider: int | None  # who was asked for the first model
-    provided: set[int]  # the fragments of it that have come
+    provided: set[int]  # the fragments of the first model that have come
     advanced_at: float | None  # when t last rose
 
     def __init__(self, policy: Policy, layout: Layout, state: dict[str, Any] | None = None) -> None:
@@ -63,24 +66,28 @@ class SyncerCore:
         self.policy = policy
         self.layout = layout
         self.phase, self.now, self.provider, self.provided, self.advanced_at = WAITING, 0.0, None, set(), None
+        self.epochs = [()]
         self._by_tokens = policy.tokens > 0
-        self._silence = policy.sync_timeout if policy.synchronous else policy.silent_after
         self._out: list[SyncerAction] = []
+        super().__init__(self._out)
         self.timers = Timers(self._matters)
         self.members = Members(policy.quorum)
         self.ledger = Ledger(layout.sizes)
         self.grace = Grace(policy.grace, policy.overlap)
-        self.rounds = Rounds(policy, self.members, self.ledger, self.grace, self.timers, self._out)
+        self.screening = Screening(policy, layout, self.members)
+        self.rounds = Rounds(policy, self.members, self.ledger, self.grace, self.screening, self.timers, self._out)
         self._handlers: dict[type, Callable[[float, Any], None]] = {
             Join: self._join, ProvideInitial: self._provided, Report: self._report, Abstain: self._abstain,
             Contribution: self._contribution, Received: self._received, TakenOver: self._taken_over,
             Leave: self._leave, Start: self._start, Gone: self._gone, Published: self.rounds.published,
-            Failed: self.rounds.failed, Restarted: self._restarted, Tick: self._tick,
+            Failed: self.rounds.failed, Restarted: self._restarted, Amend: self._amend, Readmit: self._readmit,
+            Tick: self._tick,
         }  # fmt: skip
         if state is not None:
             for name, part in self._parts():
                 load(part, state[name])
             self.members.restored()
+            self.screening.restored()
 
     # ------------------------------------------------------------------ for the driver
 
@@ -102,7 +109,7 @@ class SyncerCore:
     def handle(self, now: float, event: SyncerEvent) -> Sequence[SyncerAction]:
         """What follows from the event. `now`: seconds, never falling. Unknown senders and old news change nothing."""
         self.now = now
-        if self.phase is not ENDED or type(event) is Restarted:
+        if self.phase is not ENDED or type(event) in (Restarted, Amend):
             self._handlers[type(event)](now, event)
             if self.phase is not RUNNING or self._by_tokens or self.members.may_advance or self.rounds.due:
                 self._settle(now)
@@ -131,7 +138,7 @@ class SyncerCore:
 
     def _parts(self) -> tuple[tuple[str, object], ...]:
         return (("core", self), ("members", self.members), ("ledger", self.ledger), ("grace", self.grace),
-                ("rounds", self.rounds), ("timers", self.timers))  # fmt: skip
+                ("screening", self.screening), ("rounds", self.rounds), ("timers", self.timers))  # fmt: skip
 
     # ------------------------------------------------------------------ the run goes on
 
@@ -196,66 +203,98 @@ class SyncerCore:
             self.versions[:] = [0] * self.policy.fragments
             self.provider = None
 
-    def _matters(self, alarm: Alarm) -> bool:
-        if alarm.subject is Subject.ROUND:
-            round_ = self.rounds.open.get(alarm.key)
-            return round_ is not None and round_.step == alarm.mark
-        member = self.members.by_id[alarm.key]
-        return member.standing is LIVE and member.live_seq == alarm.mark
-
     def _tick(self, now: float, event: Tick) -> None:
         for alarm in self.timers.due(now):
-            if alarm.subject is Subject.ROUND:
-                self.rounds.review(now, self.rounds.open[alarm.key])
-                continue
-            member = self.members.by_id[alarm.key]
-            if now >= (silent_at := member.heard + self._silence):
-                self._die(now, member, SILENT)
-            else:
-                self.timers.at(silent_at, Subject.MEMBER, member.id, member.live_seq)
+            self._look_at(now, alarm)
+
+    # ------------------------------------------------------------------ the syncer comes back
 
     def _restarted(self, now: float, event: Restarted) -> None:
-        """Learners come back as new generations: what they know may be newer than what was restored."""
-        for member in self.members:
-            self._stand(member, AWAY)
-            member.resumable = member.awaited = False
-        self.rounds.cancel_all()
+        """All links are gone, and the rounds with them; the phase stays, and learners come back as who they were."""
+        self.epochs += [tuple(self.versions)] * max(1, event.epoch - self.epoch)
+        self._all_gone(now)
+        self.rounds.restart()
         self._out.clear()  # nobody is there to hear of it
-        self.provider, self.advanced_at, self.phase = None, None, WAITING
+        self.provider = self.advanced_at = None
+        self.provided.clear()
+        if self.phase in (ENDING, FINAL):
+            self.phase = FINAL
+            self.rounds.open_final(now)
+
+    def _amend(self, now: float, event: Amend) -> None:
+        """Go by another policy. A run that has come to its end, and not to that of its new budget, goes on; those who were told
+        of its end leave it."""
+        policy = event.policy
+        assert not self.policy.differences(policy), "these cannot change while a run lives"
+        self.policy, self._by_tokens = policy, policy.tokens > 0
+        self.rounds.amend(policy)
+        self.screening.amend(policy)
+        self.grace.amend(policy.grace)
+        if self.phase in (ENDING, FINAL, ENDED) and not policy.reached(self.members.step, self.ledger.tokens):
+            self.phase = RUNNING
+            self.rounds.run_on()
+            for member in self.members:
+                self.members.wait_for(member, False)
+        self.timers.unsure = True
+        if self.phase is not ENDED:
+            self._settle(now)
 
     # ------------------------------------------------------------------ learners come and go
 
     def _join(self, now: float, event: Join) -> None:
-        refusal = self._refusal(now, event)
+        resumes = self._resumes(event)
+        refusal = self._refusal(now, event, resumes)
         if refusal is not None:
             self._out.append(refusal)
             return
-        learner = event.learner if event.learner >= 0 else self.members.free_id()
-        member = self.members.get(learner)
-        if member is None:
-            member = Member(learner, self.ledger.open(learner, 0), heard=now, first_join=now)
-            self.members.add(member)
-        member.heard = now
+        member = self._member(now, event)
+        learner, member.heard = member.id, now
         if self.provider == learner:  # what it was sending got lost with its former link: ask anew
             self.provider = None
-        if member.resumable and event.generation == member.generation:
+        if resumes:
             self._resume(now, member, event)
         else:
             self._renew(now, member, event)
-        self._out.append(Welcome(learner=learner, generation=member.generation, clock=self.step,
-                                 first_step=member.first_step, progress=self.progress))  # fmt: skip
         if member.missing == 0 and not member.live:
-            self._live(now, member)
+            self._arrive(now, member)
+        if self.phase is RUNNING:
+            self._advance(now)  # so that it is told how far the run is with it
+        self._out.append(Welcome(learner=learner, generation=member.generation, clock=self.step,
+                                 first_step=member.first_step, progress=self.progress, epoch=self.epoch))  # fmt: skip
+        if member.quarantined:
+            self._tell_quarantined(member)
         if self.phase is not WAITING:
             self._deliver_news(member)
         if self.phase in (ENDING, FINAL):
             self._out.append(BudgetReached(learner=learner))
             self.rounds.ask_again(member)
 
-    def _refusal(self, now: float, event: Join) -> Refused | None:
+    def _resumes(self, event: Join) -> bool:
+        """Whether it is its learner's present generation, and stands on nothing that was lost in a restart since it was told
+        of one: on no version above those that a later start began from."""
         member = self.members.get(event.learner)
-        known = member is not None and member.resumable and event.generation == member.generation
-        if self.phase in (ENDING, FINAL) and not known:
+        if member is None or event.generation != member.generation or not member.generation or member.account.retired:
+            return False
+        seen = event.epoch or member.born
+        if not member.born <= seen <= self.epoch:
+            return False
+        if not self.versions:
+            return max(event.bases, default=-1) < 0
+        return all(base <= version for began in (*self.epochs[seen:], self.versions)
+                   for base, version in zip(event.bases, began or [-1] * len(event.bases), strict=False))  # fmt: skip
+
+    def _member(self, now: float, event: Join) -> Member:
+        """Whose Join it is. Where an older state was restored its id may be another's by now: it gets a new one then."""
+        member = self.members.get(event.learner)
+        if member is None or (event.generation >= member.generation and 0 < event.epoch < member.born and event.generation):
+            learner = event.learner if event.learner >= 0 and member is None else self.members.free_id()
+            member = Member(learner, self.ledger.open(learner, 0), heard=now, first_join=now)
+            self.members.add(member)
+        return member
+
+    def _refusal(self, now: float, event: Join, resumes: bool) -> Refused | None:
+        member = self.members.get(event.learner)
+        if self.phase in (ENDING, FINAL) and not resumes:
             if member is not None and member.awaited:  # it is not who we wait for, and that one will not come
                 self._give_up(now, member)
             return Refused(code="over", reason="the run has reached its budget")
@@ -272,6 +311,8 @@ class SyncerCore:
         """A new generation of the member begins; the one before it is closed."""
         if member.live:
             self._die(now, member, JOINING)
+        elif member.awaited:
+            self._give_up(now, member)
         before = member.account
         if before.generation:
             if event.generation == before.generation:  # it lived on while the syncer was away: count what it did
@@ -280,13 +321,13 @@ class SyncerCore:
             self.ledger.retire(before)
         generation = max(before.generation, event.generation) + 1  # ours may come from an old snapshot
         member.account = self.ledger.open(member.id, generation)
-        member.came_as, member.resumable = event.generation, True
-        member.missing = self.policy.fragments
-        member.clock = self.step
+        member.came_as, member.born = event.generation, self.epoch
+        member.missing, member.clock = self.policy.fragments, self.step
+        member.refusals, member.quarantined = 0, ""
         self._stand(member, JOINING)
 
     def _resume(self, now: float, member: Member, event: Join) -> None:
-        """The same generation after a broken link or with a new agent: make good what was not heard."""
+        """The same generation after a broken link, with a new agent or with a new syncer: make good what was not heard."""
         if not member.linked:
             self._stand(member, JOINING if member.missing else SILENT)
         for fragment, (version, settled) in enumerate(zip(event.bases, event.settled, strict=False)):
@@ -305,57 +346,9 @@ class SyncerCore:
         if member is not None:
             self.ledger.counted(member.account, event.count)
             self._depart(now, member)
-
-    def _gone(self, now: float, event: Gone) -> None:
-        member = self.members.get(event.learner)
-        if member is not None and member.generation == event.generation:
-            self._depart(now, member, returns=member.live and self.phase in (ENDING, FINAL))
-
-    def _depart(self, now: float, member: Member, *, returns: bool = False) -> None:
-        """There is no link to it any more. `returns`: the last round waits for it all the same."""
-        if self.provider == member.id:
-            self.provider = None
-        if member.live:
-            self._die(now, member, AWAY, returns=returns)
-        else:
-            self._stand(member, AWAY)
-
-    def _stand(self, member: Member, standing: Standing) -> None:
-        self.members.stand(member, standing)
-        self.timers.unsure = True
-
-    def _live(self, now: float, member: Member) -> None:
-        """The member begins to count."""
-        self._stand(member, LIVE)
-        if member.awaited:
-            self.rounds.regain(member)
-            member.awaited = False
-        self.timers.at(now + self._silence, Subject.MEMBER, member.id, member.live_seq)
-
-    def _die(self, now: float, member: Member, standing: Standing, *, returns: bool = False) -> None:
-        """A live member ceases to count: no round waits for the dead."""
-        self.rounds.lose(member, returns=returns)
-        member.awaited = returns
-        self._stand(member, standing)
-        self.rounds.review_all(now)
-
-    def _give_up(self, now: float, member: Member) -> None:
-        """It was awaited, and is not any more."""
-        self.rounds.lose(member)
-        member.awaited = False
-        self.rounds.review_all(now)
+            self._out.append(Farewell(learner=member.id, generation=member.generation))
 
     # ------------------------------------------------------------------ what learners say
-
-    def _sender(self, now: float, learner: int, generation: int) -> Member | None:
-        """The member that speaks, if it is its present generation; it lives again if it was only silent."""
-        member = self.members.by_id.get(learner)
-        if member is None or member.account.generation != generation or member.standing is AWAY:
-            return None
-        member.heard = now
-        if member.standing is SILENT:
-            self._live(now, member)
-        return member
 
     def _report(self, now: float, event: Report) -> None:
         member = self._sender(now, event.learner, event.generation)
@@ -376,10 +369,12 @@ class SyncerCore:
                 self._moved(now, member, event.fragment, event.base, event.since)
             self.ledger.counted(account, event.until)
             self.rounds.contribution(now, member, event, self.phase is ENDING)
+            if member.quarantined and member.standing is LIVE:
+                self._quarantine(now, member)
 
     def _received(self, now: float, event: Received) -> None:
         if self._sender(now, event.learner, event.generation) is not None:
-            self.rounds.received(now, event.fragment, event.version)
+            self.rounds.received(now, event.learner, event.fragment, event.version)
 
     def _taken_over(self, now: float, event: TakenOver) -> None:
         member = self._sender(now, event.learner, event.generation)
@@ -396,4 +391,4 @@ class SyncerCore:
             member.missing -= 1
             if member.missing == 0:
                 self.members.set_clock(member, self.step)
-                self._live(now, member)
+                self._arrive(now, member)

@@ -99,8 +99,9 @@ class Holdings(Protocol):
     def commit(self, memory: LearnerMemory, redos: Mapping[int, Redo], /) -> None:
         """Make these outlive the agent, all or nothing."""
 
-    def show(self, progress: float, /) -> None:
-        """Let the trainer see how far the run is: never less than before, whatever a new agent knows of it."""
+    def show(self, progress: float, falls: bool, /) -> None:
+        """Let the trainer see how far the run is. Unless it `falls`, as it may at a Welcome: never less than before, whatever a
+        new agent knows of it."""
 
     def redos(self) -> Iterable[Redo]:
         """As an earlier agent committed them."""
@@ -204,9 +205,9 @@ class LearnerDriver:
             actions = core.handle(now, event)
             if redo is not None or kind is Welcome:  # nothing else changes the core's memory
                 holdings.commit(core.memory, self._redos)
-            if core.progress > self._shown:
+            if core.progress > self._shown or kind is Welcome:
                 self._shown = core.progress
-                holdings.show(core.progress)
+                holdings.show(core.progress, kind is Welcome)
             for action in actions:
                 do = _DO[type(action)]
                 if do is None:

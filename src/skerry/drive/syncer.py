@@ -36,11 +36,13 @@ from skerry.core.messages import (
     Delivery,
     Distribute,
     Failed,
+    Farewell,
     Gone,
     Join,
     Merge,
     ProvideInitial,
     Published,
+    Quarantined,
     Refused,
     Report,
     RequestInitial,
@@ -95,8 +97,9 @@ class Plane(Protocol):
     def adopt(self, name: BodyName) -> None:
         """It is the run's: version 0 of its fragment."""
 
-    def screen(self, name: BodyName, then: Callable[[str], None]) -> None:
-        """Look at a contribution; `then` hears what is wrong with it, or ""."""
+    def screen(self, name: BodyName, then: Callable[[str, tuple[float, ...]], None]) -> None:
+        """Look at a contribution; `then` hears what is wrong with it, or "", and the norm of each piece of the fragment (none
+        where there are no tensors)."""
 
     def add(self, merge: Merge) -> None:
         """Accumulate the body of that name into its round; its memory is free then."""
@@ -171,8 +174,8 @@ class SyncerDriver:
         self._inward: dict[type, Callable[[Any], None]] = {Merge: self._merge, Close: self._close}
         self._outward: dict[type, Callable[[Any, Line | None], None]] = {
             Welcome: self._welcome, Refused: self._refuse, RequestInitial: self._tell, Verdict: self._tell,
-            Ask: self._tell, BudgetReached: self._tell, Cancel: self._cancel, RunOver: self._tell_all,
-            Distribute: self._distribute, Deliver: self._deliver,
+            Ask: self._tell, BudgetReached: self._tell, Farewell: self._tell, Quarantined: self._tell, Cancel: self._cancel,
+            RunOver: self._tell_all, Distribute: self._distribute, Deliver: self._deliver,
         }  # fmt: skip
 
     # ------------------------------------------------------------------ what happens
@@ -254,9 +257,10 @@ class SyncerDriver:
 
         name = message.name
 
-        def screened(flaw: str) -> None:
+        def screened(flaw: str, norms: tuple[float, ...]) -> None:
             if self.is_own(line, message):
-                self.feed(replace(message, flaw=flaw) if flaw else message)
+                as_sent = (flaw, norms) == (message.flaw, message.norms)
+                self.feed(message if as_sent else replace(message, flaw=flaw, norms=norms))
             else:  # its link broke meanwhile: it will be sent again over the next one
                 self._plane.drop(name)
 
@@ -348,7 +352,8 @@ class SyncerDriver:
         assert line is not None
         line.tell(action)
 
-    def _tell(self, action: RequestInitial | Verdict | Ask | BudgetReached, _: Line | None) -> None:
+    def _tell(self, action: RequestInitial | Verdict | Ask | BudgetReached | Farewell | Quarantined | Cancel,
+              _: Line | None) -> None:  # fmt: skip
         if action.learner < 0:
             self._tell_all(action)
         elif (line := self.lines.get(action.learner)) is not None:
@@ -378,8 +383,9 @@ class SyncerDriver:
         self._plane.close(action, made)
 
     def _cancel(self, action: Cancel, _: Line | None) -> None:
-        self._plane.cancel(action.fragment, action.step)
-        self._tell_all(action)
+        if action.learner < 0:
+            self._plane.cancel(action.fragment, action.step)
+        self._tell(action, None)
 
     def _distribute(self, action: Distribute, _: Line | None) -> None:
         fragment, newest = action.fragment, self._newest[action.fragment]

@@ -162,6 +162,8 @@ KINDS: tuple[Kind, ...] = (
     Kind(36, core.BudgetReached, "server"),
     Kind(37, core.RunOver, "server"),
     Kind(38, StatusText, "server", roles=OBSERVERS),
+    Kind(39, core.Farewell, "server"),
+    Kind(40, core.Quarantined, "server"),
 )
 BY_NUMBER = {kind.number: kind for kind in KINDS}
 BY_CLASS = {kind.cls: kind for kind in KINDS}

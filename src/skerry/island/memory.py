@@ -34,7 +34,7 @@ from skerry.core.messages import Count
 from skerry.errors import StorageError
 
 _PAGE = 4096
-_MAGIC = 0x31_59_52_52_45_4B_53  # "SKERRY1"
+_MAGIC = 0x32_59_52_52_45_4B_53  # "SKERRY2"
 RING = 4096
 """Step durations that are kept."""
 REDO_WORDS = 10

@@ -12,7 +12,7 @@ from skerry.core.layout import Layout
 from skerry.core.messages import Merge, TakeOverRule
 from skerry.core.policy import Policy
 from skerry.exchange import Exchange, Values, change
-from skerry.numerics.accumulate import Screened, weight_of
+from skerry.numerics.accumulate import Screened
 from skerry.numerics.merger import Body, Merger
 from skerry.numerics.parameters import Fragments, Parameters
 from skerry.numerics.task import Task
@@ -82,14 +82,14 @@ class LabModel:
         self.merger.adopt(fragment, body.data.cast("B"))
         self.publish(fragment)
 
-    def screen(self, fragment: int, body: Body) -> tuple[str, Screened]:
+    def screen(self, fragment: int, body: Body) -> tuple[str, tuple[float, ...], Screened]:
         """First pass over a contribution."""
         screened = self.merger.screen(fragment, body.data)
-        return screened.flaw, screened
+        return screened.flaw, screened.norms, screened
 
     def add(self, merge: Merge, body: Body, screened: Screened) -> None:
         """Second pass: into its round."""
-        self.merger.add(merge.fragment, merge.step, body.data, screened, weight_of(merge.tokens, merge.steps))
+        self.merger.add(merge.fragment, merge.step, body.data, screened, merge.weight)
 
     def close(self, fragment: int, step: int, version: int) -> str:
         """The outer step."""

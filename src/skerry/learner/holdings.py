@@ -22,6 +22,7 @@ from skerry.exchange import RULES, Exchange, Values, change
 from skerry.island.memory import REDO_WORDS, IslandMemory
 
 _NONE = Count(-1, -1, -1)
+_HEAD = 7  # words before the fragments'
 
 
 class Holdings:
@@ -48,13 +49,13 @@ class Holdings:
         words, fragments = self.memory.committed(), len(self._layout.sizes)
         if not words:
             return LearnerMemory.empty(fragments, learner)
-        head, base, rest = words[:6], words[6 : 6 + fragments], words[6 + fragments :]
+        head, base, rest = words[:_HEAD], words[_HEAD : _HEAD + fragments], words[_HEAD + fragments :]
         settled = [Count(*rest[3 * p : 3 * p + 3]) for p in range(fragments)]
-        return LearnerMemory(head[0], head[1], head[2], Count(*head[3:]), list(base), settled)
+        return LearnerMemory(head[0], head[1], head[2], Count(*head[3:6]), list(base), settled, head[6])
 
     def redos(self) -> list[Redo]:
         """As an earlier agent committed them."""
-        words = self.memory.committed()[6 + 4 * len(self._layout.sizes) :]
+        words = self.memory.committed()[_HEAD + 4 * len(self._layout.sizes) :]
         return [_redo(words[at : at + REDO_WORDS]) for at in range(0, len(words), REDO_WORDS)]
 
     def applied(self, redo: Redo) -> Count | None:
@@ -63,7 +64,7 @@ class Holdings:
 
     def commit(self, memory: LearnerMemory, redos: Mapping[int, Redo]) -> None:
         """Make the learner's memory and its orders outlive this process."""
-        words = [memory.learner, memory.generation, memory.shift, *memory.origin, *memory.base]
+        words = [memory.learner, memory.generation, memory.shift, *memory.origin, memory.epoch, *memory.base]
         for count in memory.settled:
             words += count
         for order, slot, generation in redos.values():
@@ -73,9 +74,9 @@ class Holdings:
             self.memory.commit(words)
             self._committed = words
 
-    def show(self, progress: float) -> None:
+    def show(self, progress: float, falls: bool) -> None:
         """Let the trainer see how far the run is."""
-        if progress > self._progress:
+        if progress > self._progress or falls:
             self.memory.set_progress(progress)
             self._progress = progress
 

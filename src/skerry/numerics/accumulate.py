@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from skerry.codecs import Codec
 from skerry.core.layout import Layout
 from skerry.core.policy import MergeRule
+from skerry.core.screening import HEAVIEST
 
 BLOCK = 98304
 """Elements worked on at a time, found by measurement (benchmarks/merge.py); a multiple of codecs.GROUP."""
@@ -38,7 +39,6 @@ RUN = 256
 NOISE = 1e-6
 TINY = 2.0**-60
 LARGEST = 2.0**40
-HEAVIEST = 2.0**64
 
 
 class Part(NamedTuple):
@@ -53,11 +53,6 @@ def parts_of(layout: Layout, fragment: int) -> tuple[Part, ...]:
     """The parts of a fragment in the order in which they lie in memory and in a body."""
     tensors = layout.tensors
     return tuple(Part(tensors[p.tensor].name, p.size, tensors[p.tensor].direct) for p in layout.fragments[fragment])
-
-
-def weight_of(tokens: int, steps: int) -> float:
-    """Quantity times quality: tokens * (tokens / steps)."""
-    return min(tokens * tokens / steps, HEAVIEST)
 
 
 @dataclass(frozen=True)
@@ -143,7 +138,7 @@ class Accumulator:
         self._weight = 0.0
 
     def add(self, body: memoryview, codec: Codec, screened: Screened, weight: float) -> None:
-        """Add a contribution (bulk body in that codec) that was screened and found good. `weight`: see weight_of."""
+        """Add a contribution (bulk body in that codec) that was screened and found good. `weight`: the Merge's."""
         assert not screened.flaw and 0 <= weight <= HEAVIEST
         factors = [weight if direct else weight / norm if norm > TINY else 0.0
                    for direct, norm in zip(self._directly, screened.norms, strict=True)]  # fmt: skip

@@ -89,9 +89,9 @@ class Versions:
     def adopt(self, fragment: int, body: object) -> None:
         """Version 0."""
 
-    def screen(self, fragment: int, body: int) -> tuple[str, None]:
+    def screen(self, fragment: int, body: int) -> tuple[str, tuple[float, ...], None]:
         """Without flaw."""
-        return "", None
+        return "", (), None
 
     def add(self, merge: Merge, body: int, screened: None) -> None:
         """Look how old it is."""

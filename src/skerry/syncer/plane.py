@@ -18,7 +18,7 @@ import numpy as np
 from skerry.core.layout import Layout
 from skerry.core.messages import BodyName, Close, Merge
 from skerry.core.policy import Policy
-from skerry.numerics.accumulate import Screened, weight_of
+from skerry.numerics.accumulate import Screened
 from skerry.numerics.merger import Body, Merger, Values
 from skerry.syncer.pool import Pool
 from skerry.syncer.shelf import Edition, Reader, Shelf
@@ -100,19 +100,19 @@ class ThreadPlane:
         self.shelf.put(Edition(name.fragment, 0, 0, room.encoded))
         self.worker.submit(self.merger.adopt, name.fragment, room.memory)
 
-    def screen(self, name: BodyName, then: Callable[[str], None]) -> None:
+    def screen(self, name: BodyName, then: Callable[[str, tuple[float, ...]], None]) -> None:
         room = self._held[name][-1]
 
         def screened(found: Screened) -> None:
             room.screened = found
-            then(found.flaw)
+            then(found.flaw, found.norms)
 
         self.worker.submit(self.merger.screen, name.fragment, room.memory, then=screened)
 
     def add(self, merge: Merge) -> None:
         room = self._next(merge.name)
         self.worker.submit(self.merger.add, merge.fragment, merge.step, room.memory, room.screened,
-                           weight_of(merge.tokens, merge.steps), then=lambda _: self.pool.give(room.buffer))  # fmt: skip
+                           merge.weight, then=lambda _: self.pool.give(room.buffer))  # fmt: skip
 
     def drop(self, name: BodyName) -> None:
         self.give_back(self._next(name))

@@ -25,8 +25,8 @@ class Model(Protocol):
     def adopt(self, fragment: int, body: Body) -> None:
         """It is version 0."""
 
-    def screen(self, fragment: int, body: Body) -> tuple[str, Any]:
-        """What is wrong with a contribution, or ""; and what `add` will want to know of it."""
+    def screen(self, fragment: int, body: Body) -> tuple[str, tuple[float, ...], Any]:
+        """What is wrong with a contribution, or ""; its pieces' norms, if there are any; and what `add` will want to know."""
 
     def add(self, merge: Merge, body: Body, screened: Any) -> None:
         """Accumulate a contribution, with what `screen` gave."""
@@ -67,11 +67,11 @@ class VirtualPlane:
     def adopt(self, name: BodyName) -> None:
         self.model.adopt(name.fragment, self._come.pop(name))
 
-    def screen(self, name: BodyName, then: Callable[[str], None]) -> None:
+    def screen(self, name: BodyName, then: Callable[[str, tuple[float, ...]], None]) -> None:
         body = self._come.pop(name)
-        flaw, seen = self.model.screen(name.fragment, body)
+        flaw, norms, seen = self.model.screen(name.fragment, body)
         self._screened[name] = body, seen
-        then(flaw)
+        then(flaw, norms)
 
     def add(self, merge: Merge) -> None:
         self.model.add(merge, *self._screened.pop(merge.name))

@@ -71,9 +71,9 @@ class Shared:
         """Nothing is lost with an agent but its driver."""
         self._redos = redos
 
-    def show(self, progress: float) -> None:
-        """Never less than before."""
-        if progress > self.progress:
+    def show(self, progress: float, falls: bool) -> None:
+        """Never less than before, but at a Welcome."""
+        if progress > self.progress or falls:
             self.progress = progress
 
     def redos(self) -> Iterable[Redo]:

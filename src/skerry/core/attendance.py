@@ -1,0 +1,161 @@
+"""Attendance: which members count, from when on and until when, and for whom it is waited. SyncerCore builds on it.
+
+Who is silent, quarantined or without a link does not count, and no round waits for it; but that some are *awaited*:
+
+- whose link broke while the run was ending, by the last round;
+- who was live when the syncer was restarted, for round_timeout (synchronous policies: sync_timeout), or by the last round if
+  that begins before. If the quorum is "all", they are *missed* meanwhile: every round waits for them, and they count for the
+  quorum, so that who is back first does not go on alone.
+"""
+
+from __future__ import annotations
+
+from skerry.core.ledger import Ledger
+from skerry.core.members import AWAY, LIVE, QUARANTINED, SILENT, Member, Members, Standing
+from skerry.core.messages import Gone, Quarantined, Readmit, SyncerAction
+from skerry.core.phase import ENDED, ENDING, FINAL, RUNNING, Phase
+from skerry.core.policy import ALL, Policy
+from skerry.core.rounds import Rounds
+from skerry.core.timers import Alarm, Subject, Timers
+
+
+class Attendance:
+    """What SyncerCore is made of, as far as it concerns who is there."""
+
+    phase: Phase
+    provider: int | None  # who was asked for the first model
+    epochs: list[tuple[int, ...]]  # the versions that each start of the syncer began from
+
+    policy: Policy
+    members: Members
+    rounds: Rounds
+    ledger: Ledger
+    timers: Timers
+
+    def __init__(self, out: list[SyncerAction]) -> None:
+        self._out = out
+
+    @property
+    def epoch(self) -> int:
+        """The number of the syncer's start, from 1 on."""
+        return len(self.epochs)
+
+    @property
+    def _silence(self) -> float:
+        return self.policy.sync_timeout if self.policy.synchronous else self.policy.silent_after
+
+    # ------------------------------------------------------------------ standing
+
+    def _stand(self, member: Member, standing: Standing) -> None:
+        self.members.stand(member, standing)
+        self.timers.unsure = True
+
+    def _arrive(self, now: float, member: Member) -> None:
+        """The member has a link and all fragments: it begins to count, unless it is quarantined."""
+        if member.quarantined:
+            self._stand(member, QUARANTINED)
+            return
+        if self.phase is RUNNING and not member.missed:
+            self.members.wait_for(member, False)  # what was asked meanwhile it has not heard
+        self._stand(member, LIVE)
+        if member.awaited:
+            self.rounds.regain(member)
+            self.members.wait_for(member, False)
+        self.timers.at(now + self._silence, Subject.MEMBER, member.id, member.live_seq)
+
+    def _die(self, now: float, member: Member, standing: Standing, *, returns: bool = False) -> None:
+        """A live member ceases to count: no round waits for the dead."""
+        self.rounds.lose(member, returns=returns)
+        self.members.wait_for(member, returns)
+        self._stand(member, standing)
+        self.rounds.review_all(now)
+
+    def _give_up(self, now: float, member: Member) -> None:
+        """It was awaited, and is not any more."""
+        self.rounds.lose(member)
+        self.members.wait_for(member, False)
+        self.rounds.review_all(now)
+
+    def _sender(self, now: float, learner: int, generation: int) -> Member | None:
+        """The member that speaks, if it is its present generation; it lives again if it was only silent."""
+        member = self.members.by_id.get(learner)
+        if member is None or member.account.generation != generation or member.standing is AWAY:
+            return None
+        member.heard = now
+        if member.standing is SILENT:
+            self._arrive(now, member)
+        return member
+
+    # ------------------------------------------------------------------ going
+
+    def _gone(self, now: float, event: Gone) -> None:
+        member = self.members.get(event.learner)
+        if member is not None and member.generation == event.generation:
+            self._depart(now, member, returns=member.live and self.phase in (ENDING, FINAL))
+
+    def _depart(self, now: float, member: Member, *, returns: bool = False) -> None:
+        """There is no link to it any more. `returns`: the last round waits for it all the same."""
+        if self.provider == member.id:
+            self.provider = None
+        if member.live:
+            self._die(now, member, AWAY, returns=returns)
+        else:
+            self._stand(member, AWAY)
+
+    def _all_gone(self, now: float) -> None:
+        """The syncer was restarted: who was live is awaited, and the last round begins anew with them."""
+        wanted = self.phase is not ENDED
+        missed = self.phase is RUNNING and self.policy.quorum == ALL
+        for member in self.members:
+            lived = member.live or member.awaited
+            self._stand(member, AWAY)
+            self.members.wait_for(member, lived and wanted, missed=lived and missed)
+        if self.phase is RUNNING:
+            patience = self.policy.sync_timeout if self.policy.synchronous else self.policy.round_timeout
+            self.timers.at(now + patience, Subject.RETURN, 0, self.epoch)
+
+    # ------------------------------------------------------------------ quarantine
+
+    def _quarantine(self, now: float, member: Member) -> None:
+        """Too much of it was refused."""
+        self._die(now, member, QUARANTINED)
+        self._tell_quarantined(member)
+
+    def _tell_quarantined(self, member: Member) -> None:
+        self._out.append(Quarantined(learner=member.id, generation=member.generation, reason=member.quarantined))
+
+    def _readmit(self, now: float, event: Readmit) -> None:
+        member = self.members.get(event.learner)
+        if member is None or not member.quarantined:
+            return
+        member.quarantined, member.refusals = "", 0
+        if member.standing is QUARANTINED:
+            self._arrive(now, member)
+            self._tell_quarantined(member)
+
+    # ------------------------------------------------------------------ time
+
+    def _matters(self, alarm: Alarm) -> bool:
+        if alarm.subject is Subject.ROUND:
+            round_ = self.rounds.open.get(alarm.key)
+            return round_ is not None and round_.step == alarm.mark
+        if alarm.subject is Subject.RETURN:
+            return self.phase is RUNNING and self.epoch == alarm.mark
+        member = self.members.by_id[alarm.key]
+        return member.standing is LIVE and member.live_seq == alarm.mark
+
+    def _look_at(self, now: float, alarm: Alarm) -> None:
+        """Its time has come."""
+        if alarm.subject is Subject.ROUND:
+            self.rounds.review(now, self.rounds.open[alarm.key])
+            return
+        if alarm.subject is Subject.RETURN:
+            for member in self.members:
+                if member.awaited:
+                    self._give_up(now, member)
+            return
+        member = self.members.by_id[alarm.key]
+        if now >= (silent_at := member.heard + self._silence):
+            self._die(now, member, SILENT)
+        else:
+            self.timers.at(silent_at, Subject.MEMBER, member.id, member.live_seq)

@@ -1,0 +1,56 @@
+"""One round that goes on, as data; rounds.py decides what becomes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+from skerry.core.terms import Count
+
+
+class Stage(Enum):
+    """How far a round has come."""
+
+    OPEN = "open"
+    GRACE = "grace"  # the quorum is complete
+    CLOSING = "closing"  # decided, but its version does not exist yet
+
+
+OPEN, GRACE, CLOSING = Stage
+
+
+class Part(NamedTuple):
+    """What was accepted of a learner."""
+
+    generation: int
+    until: Count  # its counters
+
+
+@dataclass(slots=True)
+class Round:
+    """A round that goes on. It waits for `waiting` of the members that were live when it was opened."""
+
+    fragment: int
+    step: int
+    opened: float
+    seq: int  # members that became live later were not asked
+    look_at: float  # when its patience ends; in GRACE when its window does
+    patient_until: float
+    final: bool
+    stage: Stage = OPEN
+    waiting: int = 0
+    answered: set[int] = field(default_factory=set)
+    accepted: dict[int, Part] = field(default_factory=dict)  # by learner, in order of arrival
+    closed: float = 0.0
+    readers: int = 0  # those live at the close
+
+
+@dataclass(slots=True)
+class Receipts:
+    """The newest version of a fragment on its way to the learners; the median receipt measures xi_sync."""
+
+    version: int
+    since: float
+    missing: int  # to the median
+    who: set[int] = field(default_factory=set)  # has received it
