@@ -100,7 +100,7 @@ class Anything:
             self.said[type(action)] += 1
             self.check(action)
         generation, base, settled, clock, progress = before
-        assert core.progress >= progress and 0 <= core.progress <= 1
+        assert (core.progress >= progress or type(event) is Welcome) and 0 <= core.progress <= 1
         if memory.generation == generation:
             assert core.clock >= clock
             assert all(map(int.__le__, base, memory.base)) and all(map(Count.__le__, settled, memory.settled))
@@ -214,6 +214,7 @@ class Anything:
         elif what < 0.91:
             self.feed(RequestInitial(learner=3))
         elif what < 0.92:
+            self.finishing = True
             self.feed(BudgetReached())
 
     def link(self) -> None:
@@ -232,7 +233,8 @@ class Anything:
             self.redo.clear()
         if not self.detached:
             self.early.clear()
-        self.feed(Welcome(learner=3, generation=self.generation, clock=self.core.clock, first_step=0, progress=0.0))
+        progress = 1.0 if self.finishing else self.random.random()
+        self.feed(Welcome(learner=3, generation=self.generation, clock=self.core.clock, first_step=0, progress=progress))
 
     def happen(self) -> None:
         what = self.random.random()

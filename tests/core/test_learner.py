@@ -103,7 +103,7 @@ def test_a_new_agent_lets_training_begin_if_the_old_one_may_not_have_said_so() -
 
 
 def test_the_trainers_progress_is_the_new_agents() -> None:
-    island = Island()
+    island = Island(begun=False)
     island.feed(Stepped(count=after(1), progress=0.25))
     assert island.core.progress == 0.25
 

@@ -10,6 +10,7 @@ from skerry.core import messages, orders
 from skerry.core.maker import maker
 from skerry.core.messages import BodyName, Count, Report
 from skerry.core.orders import CopyOut, Encode, TakeOver
+from skerry.core.policy import Policy
 
 ARGUMENTS: dict[type, dict[str, Any]] = {
     Report: {"learner": 1, "generation": 2, "clock": 3, "count": Count(4, 5, 6)},
@@ -27,7 +28,7 @@ def test_it_makes_the_same_as_the_class(kind: type) -> None:
 
 def test_every_message_has_one() -> None:
     kinds = {kind for room in (messages, orders) for kind in vars(room).values() if hasattr(kind, "__dataclass_fields__")}
-    assert len(kinds) > 40 and all(maker(kind) for kind in kinds)
+    assert len(kinds) > 40 and all(maker(kind) for kind in kinds - {Policy})
 
 
 def test_arguments_that_are_missing_unknown_or_without_a_name_are_refused() -> None:

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from skerry.core.policy import ALL, Policy
-from support.storm import calm, gusts, storm
+from support.storm import calm, deaths, gusts, storm
 
 
 @st.composite
@@ -26,6 +26,9 @@ def policies(draw: st.DrawFn) -> Policy:
         grace=draw(st.sampled_from([0.0, 0.5, 0.9])),
         max_staleness=draw(st.integers(0, 2)),
         wait_for=draw(st.integers(1, 2)),
+        norm_limit=draw(st.sampled_from([0.0, 2.0, 10.0])),
+        weight_limit=draw(st.sampled_from([0.0, 1.0, 10.0])),
+        quarantine_after=draw(st.sampled_from([0, 1, 2, 5])),
         merge=draw(st.sampled_from(["rda", "direct"])),
         on_included=draw(st.sampled_from(included)),
         on_excluded=draw(st.sampled_from(["overwrite", "carry"])),
@@ -54,3 +57,9 @@ def test_in_a_calm_nothing_is_lost_but_by_overlap(policy: Policy, more: int, blo
 @given(policy=policies(), more=st.integers(0, 2), blows=st.integers(0, 100), seed=st.integers(0, 2**32))
 def test_links_that_break_as_the_run_ends_cost_nothing(policy: Policy, more: int, blows: int, seed: int) -> None:
     gusts(policy.replace(on_excluded="carry"), max(policy.quorum, policy.wait_for) + more, blows, seed)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(policy=policies(), more=st.integers(0, 2), blows=st.integers(0, 100), seed=st.integers(0, 2**32))
+def test_a_syncer_that_dies_and_keeps_its_log_costs_nothing(policy: Policy, more: int, blows: int, seed: int) -> None:
+    deaths(policy.replace(on_excluded="carry"), max(policy.quorum, policy.wait_for) + more, blows, seed)

@@ -11,8 +11,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
+from math import sqrt
 from typing import NamedTuple, TypeAlias
 
+from skerry.core.layout import Layout
 from skerry.core.messages import BodyName, Close, Contributor, Count, Merge
 
 
@@ -28,6 +30,8 @@ Value: TypeAlias = frozenset[Unit]
 NOTHING: Value = frozenset()
 NAN = Unit(-1, -1, 0)
 """In a body: it is flawed."""
+LOUD = Unit(-2, -2, 0)
+"""In a body: its values are a thousand times what they should be, which counts for nothing but their norms."""
 
 
 class Census:
@@ -85,14 +89,16 @@ class CountingPlane:
     """drive.syncer.Plane of such values. `slow`: what takes time waits for `work`; else it is done at once. `failures`: so many
     closes will come to nothing."""
 
-    def __init__(self, census: Census, sizes: Sequence[int], holdings: Sequence[Holding] = ()) -> None:
+    def __init__(self, census: Census, layout: Layout, holdings: Sequence[Holding] = ()) -> None:
+        sizes = layout.sizes
         self.slow = False
         self.failures = 0
         self.held = list(holdings) or [Holding()] * len(sizes)  # what is published
         self.bodies: dict[BodyName, deque[Value]] = {}
         self.jobs: deque[Callable[[], None]] = deque()
         self.inside = sum(unit.tokens * size for at, size in zip(self.held, sizes, strict=True) for unit in at.value)
-        self._census, self._sizes = census, sizes
+        self._census, self._sizes, self._pieces = census, sizes, [len(pieces) for pieces in layout.fragments]
+        self.under_way: dict[int, tuple[Close, list[tuple[Merge, Value]]]] = {}  # closes that nobody was told of yet
         self._parts: dict[tuple[int, int], list[tuple[Merge, Value]]] = {}
         self._made: dict[int, tuple[Close, list[tuple[Merge, Value]]]] = {}
 
@@ -134,11 +140,14 @@ class CountingPlane:
 
     def screen(self, name: BodyName, then: Callable[[str, tuple[float, ...]], None]) -> None:
         body = self.bodies[name][-1]
-        self._submit(lambda: then("non-finite values" if NAN in body else "", ()))
+        norm = sqrt(len(body)) * (1000.0 if LOUD in body else 1.0)
+        norms = (norm,) * self._pieces[name.fragment]
+        self._submit(lambda: then("non-finite values" if NAN in body else "", norms))
 
     def add(self, merge: Merge) -> None:
-        body = self._take(merge.name)
+        body = self._take(merge.name) - {LOUD}
         assert NAN not in body, "what is flawed was merged"
+        assert 0 < merge.weight <= merge.tokens**2 / merge.steps
         self._parts.setdefault((merge.fragment, merge.step), []).append((merge, body))
 
     def drop(self, name: BodyName) -> None:
@@ -146,8 +155,10 @@ class CountingPlane:
 
     def close(self, close: Close, then: Callable[[str], None]) -> None:
         parts = self._parts.pop((close.fragment, close.step))
+        self.under_way[close.fragment] = close, parts
 
         def make() -> None:
+            del self.under_way[close.fragment]
             if self.failures:
                 self.failures -= 1
                 then("the disk is gone")
@@ -177,6 +188,11 @@ class CountingPlane:
 
     def cancel(self, fragment: int, step: int) -> None:
         self._parts.pop((fragment, step), None)
+
+    def left(self, of: CountingPlane, fragment: int) -> int:
+        """The one whose place this one takes had made that version, though nobody had heard of it. Gives the version."""
+        self._made[fragment] = of.under_way[fragment]
+        return self._made[fragment][0].version
 
     # ------------------------------------------------------------------ what must hold
 

@@ -52,7 +52,7 @@ class Scripted:
     """What a learner would know of itself."""
 
     def __init__(self, learner: int, fragments: int) -> None:
-        self.id, self.generation = learner, 0
+        self.id, self.generation, self.epoch = learner, 0, 0
         self.steps = self.clock = 0
         self.base = [-1] * fragments
         self.settled = [Count()] * fragments
@@ -107,6 +107,7 @@ class Desk:
         actions = self.feed(Join(**{"learner": learner, "layout": self.layout.hash, **changes}))
         for welcome in only(actions, Welcome):
             scripted.id, scripted.generation, scripted.clock = welcome.learner, welcome.generation, welcome.clock
+            scripted.epoch = welcome.epoch
             self.learners[welcome.learner] = scripted
         return actions
 
@@ -121,7 +122,7 @@ class Desk:
         """Join again as the same generation."""
         at = self.learners[learner]
         return self.feed(Join(**at.name, layout=self.layout.hash, count=after(at.steps), clock=at.clock,
-                              bases=tuple(at.base), settled=tuple(at.settled)))  # fmt: skip
+                              bases=tuple(at.base), settled=tuple(at.settled), epoch=at.epoch))  # fmt: skip
 
     def step(self, learner: int, steps: int = 1) -> list[SyncerAction]:
         """Make steps and report the last one."""

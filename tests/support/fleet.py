@@ -20,6 +20,8 @@ from skerry.core.messages import (
     Distribute,
     Join,
     ProvideInitial,
+    Published,
+    Readmit,
     Restarted,
     SyncerAction,
     SyncerEvent,
@@ -76,15 +78,17 @@ class Fleet:
         self._cut = cut
         self._twin: Twin | None = None
         self._stopped = False  # the learners were told that the budget is reached
-        self._saved: tuple[str, list[Holding], bool, int] | None = None
+        self._saved: tuple[str, list[Holding], bool] | None = None
+        self._starts = 1
         self._begin(SyncerCore(policy, self.layout), [])
         self.learners = [Learner(self, place, -1 if place % 3 == 1 else 10 + place) for place in range(learners)]
+        self.ghosts: list[Learner] = []  # agents whose trainers have died, and who have that to say still
 
     def _begin(self, core: SyncerCore, holdings: list[Holding]) -> None:
         self.core = core
         self._due: float | None = None
         self._unchecked = False
-        self.plane = CountingPlane(self.census, self.layout.sizes, holdings)
+        self.plane = CountingPlane(self.census, self.layout, holdings)
         self.driver = SyncerDriver(core, self.plane, clock=lambda: self.now, timer=self._set_timer, log=self,
                                    settled=self._settled)  # fmt: skip
 
@@ -205,8 +209,11 @@ class Fleet:
     def kill_trainer(self, learner: Learner) -> None:
         """Its agent tells its last count and goes; the trainer returns as a new process."""
         if not learner.ended:
+            learner.ended = True
             learner.end()
-            self.kill_island(learner)
+            if learner.driver is not None and not learner.driver.over:
+                self.ghosts.append(learner)
+            self.learners[learner.place] = Learner(self, learner.place, learner.name)
 
     def kill_island(self, learner: Learner) -> None:
         """Trainer and agent die at once."""
@@ -219,24 +226,44 @@ class Fleet:
         """A snapshot: the core's state, and the values of the versions that exist."""
         if self.core.versions and not self.ended:
             state = json.dumps(self.core.state())
-            self._saved = state, list(self.plane.held), self._stopped, len(self.core.members)
+            self._saved = state, list(self.plane.held), self._stopped
 
-    def crash(self) -> bool:
-        """kill -9 of the syncer, and --resume from the last snapshot. Not once a learner was let go; nor to before their end,
-        for they make no more steps; nor to before one of them came, for its id might be given away."""
+    def crash(self, made: float = 0.5) -> None:
+        """kill -9 of the syncer, and a restart from its log: from the very state of its core, and the values. Of those versions
+        that were being made `made` is the share that was there already, though nobody had heard of it."""
+        before, ended = self.plane, self.ended
+        self._fall(json.dumps(self.core.state()), before.held)
+        for number, fragment in enumerate(list(before.under_way)):
+            if (number + self._starts) % 4 < 4 * made:
+                self.driver.feed(Published(fragment=fragment, version=self.plane.left(before, fragment)))
+        self._rise()
+        assert self.ended >= ended
+
+    def fall_back(self) -> bool:
+        """kill -9 of the syncer, of whose log nothing is left, and a restart from the last snapshot. Not once a learner was let
+        go; nor to before their end, for they make no more steps."""
         over = any(learner.ended or (learner.driver is not None and learner.driver.over) for learner in self.learners)
-        if self._saved is None or self.ended or over or self._saved[2:] != (self._stopped, len(self.core.members)):
+        if self._saved is None or self.ended or over or self._saved[2] != self._stopped:
             return False
-        self.driver.stop()
         self._end_twin()
+        state, holdings, _ = self._saved
+        self.tape, self.start = [], json.loads(state)
+        self._fall(state, holdings)
+        self._rise()
+        return True
+
+    def _fall(self, state: str, holdings: list[Holding]) -> None:
+        self.driver.stop()
         for wire in self.wires:
             wire.close("the syncer is gone")
         self.wires.clear()
-        state, holdings, *_ = self._saved
-        self.tape, self.start = [], json.loads(state)
-        self._begin(SyncerCore(self.policy, self.layout, self.start), holdings)
-        self.driver.feed(Restarted())
-        return True
+        self._starts += 1
+        slow = self.plane.slow
+        self._begin(SyncerCore(self.policy, self.layout, json.loads(state)), holdings)
+        self.plane.slow = slow
+
+    def _rise(self) -> None:
+        self.driver.feed(Restarted(epoch=self._starts))
 
     # ------------------------------------------------------------------ what must hold after every event
 
@@ -305,9 +332,19 @@ class Fleet:
         while self.plane.jobs:
             self.plane.work()
             moved = True
-        for learner in self.learners[:]:
+        for learner in [*self.learners, *self.ghosts]:
             moved |= self._flow_at(learner)
         return moved
+
+    def haunt(self) -> None:
+        """Those whose trainers have died try to say so."""
+        for ghost in self.ghosts[:]:
+            if ghost.driver is None or ghost.driver.over:
+                ghost.unlink()
+                self.ghosts.remove(ghost)
+            else:
+                ghost.link()
+                ghost.beat()
 
     def _flow_at(self, learner: Learner) -> bool:
         moved = False
@@ -341,6 +378,9 @@ class Fleet:
                 if learner.driver is None and not learner.ended:
                     learner.begin_agent()
                 learner.link()
+            self.haunt()
+            for member in self.core.members.quarantined:
+                self.driver.feed(Readmit(learner=member))
             while self.core.phase not in phases and self.flow():
                 pass
             if self.core.phase in phases:
@@ -352,7 +392,10 @@ class Fleet:
             for learner in self.learners:
                 learner.beat()
         core = self.core
-        raise AssertionError(f"the run stands still: {core.phase}, t={core.step}, open={list(core.rounds.open)}")
+        rounds = [(r.fragment, r.step, r.waiting, r.answered, list(r.accepted)) for r in core.rounds.open.values()]
+        states = [(m.id, m.standing.name, m.clock, m.live_clock, m.awaited, m.missed) for m in core.members]
+        there = [(x.count.steps, x.driver and (x.driver.core.clock, x.driver.core.joined, [(f.state.name, f.question, f.delivery) for f in x.driver.core.fragments])) for x in self.learners]
+        raise AssertionError(f"the run stands still: {core.phase}, t={core.step}, open={rounds} {states} {there} passed={core.rounds.passed} last={core.rounds.last_step}")
 
     def finish(self) -> None:
         """To the end, and nothing may be left."""

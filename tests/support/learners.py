@@ -33,7 +33,7 @@ from skerry.core.orders import (
     Warn,
 )
 from skerry.drive.learner import LearnerDriver, Redo
-from support.counting import NAN, NOTHING, Unit, Value
+from support.counting import LOUD, NAN, NOTHING, Unit, Value
 from support.wires import Queue, Wire
 
 if TYPE_CHECKING:
@@ -132,6 +132,7 @@ class Learner:
         self.count = Count()
         self.done = self.stopped = self.ended = False
         self.spoilt = False  # its next body will be flawed
+        self.loud = 0  # so many of its next bodies will be loud
         self.asleep = 0  # so many of its turns it misses, being frozen
         self.driver: LearnerDriver | None = None  # of its agent, if one lives
         self.fuse: int | None = None
@@ -198,7 +199,7 @@ class Learner:
         """Make one, if there is none."""
         if self.wire is not None and self.wire.ended:
             self.unlink()
-        if self.wire is None and self.driver is not None and not self.driver.over and not self.ended:
+        if self.wire is None and self.driver is not None and not self.driver.over:
             self.wire = self._fleet.connect(self)
             self.feed(Linked())
 
@@ -248,6 +249,8 @@ class Learner:
     def send_body(self, message: Contribution | ProvideInitial, body: Value) -> None:
         if self.spoilt:
             body, self.spoilt = body | {NAN}, False
+        elif self.loud and type(message) is Contribution:
+            body, self.loud = body | {LOUD}, self.loud - 1
         self.bodies.append((message, body))
         self.lived()
 

@@ -23,6 +23,9 @@ def some_policy(random: Random) -> Policy:
         silent_after=random.choice([2.0, 10.0]),
         round_timeout=random.choice([1.0, 20.0]),
         sync_timeout=5.0,
+        norm_limit=random.choice([0.0, 2.0, 10.0]),
+        weight_limit=random.choice([0.0, 1.0, 10.0]),
+        quarantine_after=random.choice([0, 1, 2, 5]),
         steps=random.choice([0, 0, 6, 25]),
         tokens=random.choice([60, 200, 800]),
     )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from random import Random
 
-from skerry.core.messages import Join
+from skerry.core.messages import Join, Readmit
 from skerry.core.phase import ENDED, ENDING, FINAL
 from skerry.core.policy import Policy
 from support.fleet import Fleet
@@ -61,6 +61,10 @@ def turn(fleet: Fleet, learner: Learner, random: Random) -> None:
             moves.append((partial(len, queue), partial(fleet.hear, wire, channel)))
         moves.append((partial(is_going_out, wire), partial(fleet.sent, wire)))
         moves.append((partial(is_over, fleet, wire), partial(fleet.lose, wire)))
+    if fleet.ghosts and random.random() < 0.3:
+        moves.append((lambda: 1, fleet.haunt))
+    for ghost in fleet.ghosts:
+        moves.append((partial(ghost.incoming, "control"), partial(ghost.receive, "control")))
     random.shuffle(moves)
     for under_way, move in moves:
         here = under_way()
@@ -135,7 +139,8 @@ def flap(fleet: Fleet, learner: Learner, random: Random) -> None:
     wire = learner.wire
     if wire is not None:
         learner.unlink()
-        fleet.lose(wire)
+        if not wire.ended:
+            fleet.lose(wire)
 
 
 def kill_agent(fleet: Fleet, learner: Learner, random: Random) -> None:
@@ -179,14 +184,35 @@ def fill_disk(fleet: Fleet, learner: Learner, random: Random) -> None:
 
 
 def crash(fleet: Fleet, learner: Learner, random: Random) -> None:
-    """The syncer's. All come back at once, and some of their links break before the Welcome has arrived."""
-    if fleet.crash():
-        for each in fleet.learners:
+    """The syncer's, with its log kept. Some come back at once, and some of their links break before the Welcome has arrived."""
+    fleet.crash(random.choice((0.0, 0.5, 1.0)))
+    _come_back(fleet, random)
+
+
+def fall_back(fleet: Fleet, learner: Learner, random: Random) -> None:
+    """The syncer's, with its log lost."""
+    if fleet.fall_back():
+        _come_back(fleet, random)
+
+
+def _come_back(fleet: Fleet, random: Random) -> None:
+    for each in fleet.learners:
+        if random.random() < 0.8:
             each.link()
-            if each.wire is not None and random.random() < 0.5:
-                fleet.hear(each.wire, "control")
-                each.unlink()
-                each.link()
+        if each.wire is not None and each.wire.up["control"] and random.random() < 0.3:
+            fleet.hear(each.wire, "control")
+            each.unlink()
+            each.link()
+
+
+def shout(fleet: Fleet, learner: Learner, random: Random) -> None:
+    """The learner's next bodies are a thousand times too large."""
+    learner.loud = random.randint(1, 6)
+
+
+def readmit(fleet: Fleet, learner: Learner, random: Random) -> None:
+    """The operator lets somebody in again, needed or not."""
+    fleet.driver.feed(Readmit(learner=random.choice([*fleet.core.members.by_id, 77])))
 
 
 HARMS: list[Harm] = [
@@ -204,9 +230,14 @@ HARMS: list[Harm] = [
     *[lambda fleet, learner, _: fleet.kill_island(learner)] * 2,
     *[lambda fleet, *_: fleet.save()] * 3,
     *[crash] * 2,
+    *[fall_back] * 2,
+    *[shout] * 2,
+    readmit,
 ]
-GUST: list[Harm] = [*[flap] * 5, freeze, hinder, burden]
+GUST: list[Harm] = [*[flap] * 5, *[crash] * 2, freeze, hinder, burden]
 """What must not cost a token at the end."""
+DEATHS: list[Harm] = [*[crash] * 5, *[flap] * 3, freeze, hinder, *[burden] * 2]
+"""What must not cost a token at any time."""
 
 
 # ------------------------------------------------------------------ whole runs
@@ -255,9 +286,17 @@ def gusts(policy: Policy, learners: int, blows: int, seed: int) -> Fleet:
     return _patient(policy, learners, blows, seed, GUST)
 
 
-def _patient(policy: Policy, learners: int, blows: int, seed: int, at_end: Sequence[Harm]) -> Fleet:
+def deaths(policy: Policy, learners: int, blows: int, seed: int) -> Fleet:
+    """The syncer dies again and again, and its log is kept: nobody begins a new generation, and nothing more is lost."""
+    fleet = _patient(policy, learners, blows, seed, DEATHS, DEATHS)
+    assert all(member.generation == 1 for member in fleet.core.members)
+    return fleet
+
+
+def _patient(policy: Policy, learners: int, blows: int, seed: int, at_end: Sequence[Harm],
+             harms: Sequence[Harm] = ()) -> Fleet:  # fmt: skip
     patient = policy.replace(silent_after=1e6, sync_timeout=1e6, round_timeout=1e6, final_timeout=1e6)
-    fleet = storm(patient, learners, blows, seed, harms=(), at_end=at_end)
+    fleet = storm(patient, learners, blows, seed, harms=harms, at_end=at_end)
     total = fleet.core.ledger.total()
     assert total.tokens == fleet.census.made
     assert not any(amount for cause, amount in total.lost.items() if cause != "overlap"), f"lost in a calm: {total.lost}"

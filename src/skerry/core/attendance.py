@@ -10,12 +10,15 @@ Who is silent, quarantined or without a link does not count, and no round waits 
 
 from __future__ import annotations
 
+from skerry.core.grace import Grace
+from skerry.core.layout import Layout
 from skerry.core.ledger import Ledger
 from skerry.core.members import AWAY, LIVE, QUARANTINED, SILENT, Member, Members, Standing
 from skerry.core.messages import Gone, Quarantined, Readmit, SyncerAction
-from skerry.core.phase import ENDED, ENDING, FINAL, RUNNING, Phase
+from skerry.core.phase import ENDED, ENDING, FINAL, RUNNING, WAITING, Phase
 from skerry.core.policy import ALL, Policy
 from skerry.core.rounds import Rounds
+from skerry.core.screening import Screening
 from skerry.core.timers import Alarm, Subject, Timers
 
 
@@ -26,14 +29,16 @@ class Attendance:
     provider: int | None  # who was asked for the first model
     epochs: list[tuple[int, ...]]  # the versions that each start of the syncer began from
 
-    policy: Policy
-    members: Members
-    rounds: Rounds
-    ledger: Ledger
-    timers: Timers
-
-    def __init__(self, out: list[SyncerAction]) -> None:
-        self._out = out
+    def __init__(self, policy: Policy, layout: Layout) -> None:
+        self.policy, self.layout = policy, layout
+        self.phase, self.provider, self.epochs = WAITING, None, [()]
+        self._out: list[SyncerAction] = []
+        self.timers = Timers(self._matters)
+        self.members = Members(policy.quorum)
+        self.ledger = Ledger(layout.sizes)
+        self.grace = Grace(policy.grace, policy.overlap)
+        self.screening = Screening(policy, layout, self.members)
+        self.rounds = Rounds(policy, self.members, self.ledger, self.grace, self.screening, self.timers, self._out)
 
     @property
     def epoch(self) -> int:

@@ -72,7 +72,7 @@ class LearnerCore:
     that is public besides `handle` is to be read only."""
 
     __slots__ = ("_ahead", "_detached", "_early", "_finishing", "_leaves", "_leaves_at", "_left", "_looks_ahead", "_lost_at",
-                 "_now", "_pacing", "_quarantined", "_run_steps", "_slots", "_tally", "_told", "_welcomed", "begun", "count",
+                 "_lost_clock", "_now", "_pacing", "_quarantined", "_run_steps", "_slots", "_tally", "_told", "_welcomed", "begun", "count",
                  "fragments", "joined", "layout", "memory", "policy", "progress")  # fmt: skip
 
     def __init__(self, policy: Policy, layout: Layout, memory: LearnerMemory, count: Count = Count()) -> None:
@@ -100,6 +100,7 @@ class LearnerCore:
         self._early: list[Delivery] = []  # came before the Welcome, which travels on another connection
         self._now = 0.0
         self._lost_at: float | None = None  # when it was last joined; None: never lost yet
+        self._lost_clock = self.clock  # and where it stood then
 
     def _go_by(self, policy: Policy) -> None:
         # The run is as far as its K-th learner. 0: whether this one is that cannot be said
@@ -154,7 +155,7 @@ class LearnerCore:
     def _unlinked(self, event: Unlinked) -> list[LearnerAction]:
         """Until the next Welcome nothing is sent. What was delivered stays."""
         if self.joined:
-            self.joined, self._lost_at = False, self._now
+            self.joined, self._lost_at, self._lost_clock = False, self._now, self.clock
         early, self._early = self._early, []
         return [Drop(fragment=delivery.fragment, version=delivery.version) for delivery in early]
 
@@ -166,6 +167,8 @@ class LearnerCore:
         anew = (event.learner, event.generation) != (memory.learner, memory.generation)
         memory.learner, memory.epoch = event.learner, event.epoch
         out: list[LearnerAction] = self._begin_anew(event) if anew else [*self.handed]
+        if self._pacing is not None and not anew:
+            self._pacing.came_back(min(self.clock, self._lost_clock), self.clock, out)
         if self._leaves is None and self._finishing and event.progress < 1.0:
             out.append(Warn(text="the run's budget was raised after this learner had stopped: start it again to train on"))
             self._leaves, self._leaves_at = "its loop had ended before the budget was raised", self._now

@@ -49,6 +49,12 @@ class Pacing:
             out.extend(fragment.abstain(step) for fragment in self._scheduled(step))
         self.take_over(clock, out)
 
+    def came_back(self, since: int, clock: int, out: list[LearnerAction]) -> None:
+        """There is a link again, after one that was lost at the clock `since`: whatever was to be said of the steps that were
+        passed meanwhile, or shortly before, was heard by nobody."""
+        for step in range(max(0, since - self._interval - self._overlap) + 1, clock + 1):
+            out.extend(fragment.abstain(step) for fragment in self._scheduled(step) if fragment.question != step)
+
     def delivered(self, fragment: Fragment, first: bool) -> None:
         """Its value waits. `first`: none did before."""
         if first:

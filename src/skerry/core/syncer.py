@@ -11,10 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from skerry.core.attendance import Attendance
-from skerry.core.grace import Grace
 from skerry.core.layout import Layout
-from skerry.core.ledger import Ledger
-from skerry.core.members import JOINING, LIVE, SILENT, Member, Members
+from skerry.core.members import JOINING, LIVE, SILENT, Member
 from skerry.core.messages import (
     INITIAL,
     Abstain,
@@ -49,9 +47,6 @@ from skerry.core.messages import (
 from skerry.core.phase import ENDED, ENDING, FINAL, RUNNING, WAITING
 from skerry.core.plain import dump, load
 from skerry.core.policy import Policy
-from skerry.core.rounds import Rounds
-from skerry.core.screening import Screening
-from skerry.core.timers import Timers
 
 
 class SyncerCore(Attendance):
@@ -63,19 +58,9 @@ class SyncerCore(Attendance):
 
     def __init__(self, policy: Policy, layout: Layout, state: dict[str, Any] | None = None) -> None:
         assert len(layout.fragments) == policy.fragments, "the layout was built for another policy"
-        self.policy = policy
-        self.layout = layout
-        self.phase, self.now, self.provider, self.provided, self.advanced_at = WAITING, 0.0, None, set(), None
-        self.epochs = [()]
+        super().__init__(policy, layout)
+        self.now, self.provided, self.advanced_at = 0.0, set(), None
         self._by_tokens = policy.tokens > 0
-        self._out: list[SyncerAction] = []
-        super().__init__(self._out)
-        self.timers = Timers(self._matters)
-        self.members = Members(policy.quorum)
-        self.ledger = Ledger(layout.sizes)
-        self.grace = Grace(policy.grace, policy.overlap)
-        self.screening = Screening(policy, layout, self.members)
-        self.rounds = Rounds(policy, self.members, self.ledger, self.grace, self.screening, self.timers, self._out)
         self._handlers: dict[type, Callable[[float, Any], None]] = {
             Join: self._join, ProvideInitial: self._provided, Report: self._report, Abstain: self._abstain,
             Contribution: self._contribution, Received: self._received, TakenOver: self._taken_over,
