@@ -64,10 +64,10 @@ def restart_syncer(world: World, learner: Learner, random: Random) -> None:
 def kill_all(world: World, learner: Learner, random: Random) -> None:
     """Everybody's process dies at once; of the trainers' none where nothing may be lost by it."""
     world.die(random)
-    for each in world.learners[:]:
+    for each in [*world.learners, *world.ghosts]:
         if each.driver is not None:
             each.die()
-        if not world.gentle:
+        if not world.gentle and each in world.learners:
             world.kill_island(each)
 
 
@@ -122,14 +122,16 @@ def leave(world: World, learner: Learner, random: Random) -> None:
     """For good, with a last word. So many stay as the run needs."""
     here = [each for each in world.learners if not each.ended]
     if len(here) > max(2, world.policy.quorum, world.policy.wait_for) and not learner.ended:
-        learner.end()
         learner.ended = True
-        learner.die()
+        learner.end()
+        world.ghosts.append(learner)
 
 
-def poison(world: World, learner: Learner, random: Random) -> None:
-    """One learner's values are a thousand times too large, or honest again."""
-    world.poisoner = learner if world.poisoner is None else None
+def shout(world: World, learner: Learner, random: Random) -> None:
+    """One learner's values are a thousand times too large; never two learners', for that might be the run."""
+    if world.loud_place in (None, learner.place):
+        world.loud_place = learner.place
+        storm.shout(world, learner, random)
 
 
 def readmit(world: World, learner: Learner, random: Random) -> None:
@@ -138,9 +140,9 @@ def readmit(world: World, learner: Learner, random: Random) -> None:
 
 
 def be_hostile(world: World, learner: Learner, random: Random) -> None:
-    """It joins, under an id of its own; from then on it says things."""
+    """It joins, under an id of its own; from then on it says things. Not before there is a model, for which it may be asked."""
     stranger = world.stranger
-    if not world.up:
+    if not world.up or not world.core.versions:
         return
     if stranger.wire is None or stranger.wire.ended or stranger.wire not in world.wires:
         wire = stranger.wire = world.connect(stranger)
@@ -217,15 +219,15 @@ GENTLE: dict[str, tuple[int, Strike]] = {
     "disk slow": (4, slow_disk),
     "disk full": (2, fill),
     "disk has room": (4, clear),
-    "no value of a round": (2, storm.fill_disk),
     "learner comes": (1, come),
 }
 ROUGH: dict[str, tuple[int, Strike]] = GENTLE | {
     "trainer killed": (2, lambda world, learner, _: world.kill_trainer(learner)),
     "trainer and agent killed": (2, lambda world, learner, _: world.kill_island(learner)),
     "learner leaves": (1, leave),
+    "no value of a round": (2, storm.fill_disk),
     "values flawed": (2, storm.spoil),
-    "values poisoned": (3, poison),
+    "values too large": (4, shout),
     "readmitted": (2, readmit),
     "hostile peer": (8, be_hostile),
 }
@@ -242,8 +244,7 @@ def strike(world: World, kind: str, seed: int) -> None:
     try:
         ROUGH[kind][1](world, learner, random)
     except SyncerDied:
-        world.took("death in the middle of an event")
-        world.die(random)
+        world.die(random, within=True)
     if before is not None and before != _state(world, learner):
         world.counts[f"fault: {kind}"] += 1
 
@@ -254,5 +255,5 @@ def _state(world: World, learner: Learner) -> tuple[Any, ...]:
     queues = () if wire is None else tuple(id(message) for queue in wire.queues for message, _ in queue)
     return (queues, wire, wire is not None and (wire.slow, wire.doomed, wire.ended, wire.cut), learner.asleep, learner.spoilt,
             learner.driver, learner.fuse, learner.fatal, learner.ended, world.up, world.paused, world.fuse, world.disk_slow,
-            world.plane.slow, world.plane.failures, world.events, len(world.learners), len(world.heads), world.poisoner,
+            world.plane.slow, world.plane.failures, world.events, len(world.learners), len(world.heads), learner.loud,
             sum(each.standing is LIVE for each in world.core.members))  # fmt: skip

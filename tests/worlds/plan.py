@@ -76,6 +76,7 @@ def let_go(world: World) -> None:
             learner.step(3)
             learner.stop()
             learner.beat()
+        world.haunt()
         world.wait(BEAT)
         world.flow()
     raise AssertionError("the run is over, and a learner goes on")
@@ -92,6 +93,10 @@ def judge(world: World) -> None:
         assert not lost, f"lost, though no trainer died: {lost}"
 
 
+KIND = 50
+"""So many letters tell one failure from another."""
+
+
 def failure(plan: Plan) -> str:
     """What goes wrong in it, in one line; "" if nothing does."""
     try:
@@ -102,7 +107,8 @@ def failure(plan: Plan) -> str:
 
 
 def shrunk(plan: Plan, tries: int = 400) -> Plan:
-    """As few blows as fail still, however they do: in the manner of delta debugging, halves first."""
+    """As few blows as fail still in the same way: in the manner of delta debugging, halves first."""
+    kind = failure(plan)[:KIND]
     blows = [(at, blow) for at, stage in enumerate(plan.stages) for blow in stage]
 
     def with_only(those: Sequence[tuple[int, Blow]]) -> Plan:
@@ -114,7 +120,7 @@ def shrunk(plan: Plan, tries: int = 400) -> Plan:
         while at < len(blows) and tries:
             fewer = blows[:at] + blows[at + size :]
             tries -= 1
-            if failure(with_only(fewer)):
+            if failure(with_only(fewer))[:KIND] == kind:
                 blows = fewer
             else:
                 at += size

@@ -42,7 +42,7 @@ from support.counting import Holding, Value
 from support.fleet import Fleet
 from support.learners import Learner
 from support.wires import CHANNELS, Wire
-from worlds.disk import POISON, Record, Store, WorldPlane, decides
+from worlds.disk import Record, Store, WorldPlane, decides
 
 BEAT = 0.5
 """Seconds between two heartbeats; a learner that hears nothing for three makes a new link."""
@@ -131,7 +131,7 @@ class World(Fleet):
         self.paused = False
         self.disk_slow = False
         self.strangers: set[int] = set()  # learners that are hostile
-        self.poisoner: Learner | None = None
+        self.loud_place: int | None = None
         self.stranger = Stranger()
         self._committed = 0
         self.heads: list[tuple[int, str]] = []  # (position, state) at the beginnings of segments
@@ -155,7 +155,7 @@ class World(Fleet):
         self.core = core
         self._due, self._unchecked = None, False
         versions = core.versions or [0] * self.policy.fragments
-        self.plane = WorldPlane(self, self.census, self.layout.sizes, self.store, versions)
+        self.plane = WorldPlane(self, self.census, self.layout, self.store, versions)
         self.driver = SyncerDriver(core, self.plane, clock=self.clock.now, timer=self._set_timer, log=self,
                                    settled=self._settled)  # fmt: skip
 
@@ -253,14 +253,14 @@ class World(Fleet):
         assert held.version >= told.version and held.value >= told.value, "a version that was sent is not what it was"
         self._told[fragment] = held
 
-    def merged_poison(self, merge: Merge) -> None:
+    def merged_loud(self, merge: Merge) -> None:
         """Values far beyond what is usual go into a round: that is right only as long as nothing is usual."""
         norms = [event.norms[0] / max(1, event.until.steps - event.since.steps) ** 0.5
                  for _, event, actions in self.log[:-1]
                  if type(event) is Contribution and event.fragment == merge.fragment and Merge in map(type, actions)][-16:]  # fmt: skip
         usual = sorted(norms)[(len(norms) - 1) // 2] if len(norms) >= 8 else 0.0
-        assert not (self.core.members.live >= 2 and POISON > self.policy.norm_limit * usual > 0), "what is unlike all was merged"
-        self.took("poison before anything is usual")
+        assert not (self.core.members.live >= 2 and 1000.0 > self.policy.norm_limit * usual > 0), "what is unlike all was merged"
+        self.took("loud before anything is usual")
 
     def took(self, path: str) -> None:
         """A rare path was taken."""
@@ -273,11 +273,15 @@ class World(Fleet):
 
     # ------------------------------------------------------------------ the syncer's death and restart
 
-    def die(self, random: Random, *, machine: bool = False) -> None:
-        """kill -9 of the syncer, or its machine's end. The log's tail may be gone, and with a machine what was not synced."""
+    def die(self, random: Random, *, machine: bool = False, within: bool = False) -> None:
+        """kill -9 of the syncer, or its machine's end. The log's tail may be gone, and with a machine what was not synced.
+        `within`: in the middle of an event."""
         if not self.up:
             return
         self.driver.stop()
+        if within:
+            self.took("death in the middle of an event")
+            self._twin = None
         self._end_twin()
         self.up, self.fuse, self._due = False, None, None
         if self.paused:
@@ -371,9 +375,11 @@ class World(Fleet):
             wire.joined_as = message
             if 0 < message.epoch < self._starts:
                 self.took("stale epoch")
-        elif type(message) is Contribution and wire.peer is self.poisoner and self.driver.is_own(wire, message):
-            self.plane.norms[message.name] = POISON
         super().hear(wire, channel)
+
+    def lose(self, wire: Wire) -> None:
+        if wire in self.wires:  # the syncer that had its other end may be dead
+            super().lose(wire)
 
     def wait(self, seconds: float) -> None:
         until = self.now + seconds
@@ -382,7 +388,7 @@ class World(Fleet):
             self.now = at
             self.driver.tick(due)
         self.now = until
-        for learner in self.learners:
+        for learner in [*self.learners, *self.ghosts]:
             wire = learner.wire
             if wire is not None and wire.silent_since is not None and self.now >= wire.silent_since + 3 * BEAT:
                 self.took("half-open link made anew")
