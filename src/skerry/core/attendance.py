@@ -2,10 +2,10 @@
 
 Who is silent, quarantined or without a link does not count, and no round waits for it; but that some are *awaited*:
 
-- whose link broke while the run was ending, by the last round;
-- who was live when the syncer was restarted, for round_timeout (synchronous policies: sync_timeout), or by the last round if
-  that begins before. If the quorum is "all", they are *missed* meanwhile: every round waits for them, and they count for the
-  quorum, so that who is back first does not go on alone.
+- whose link broke, by the last round if that begins within final_timeout, or has begun;
+- who was live when the syncer was restarted, likewise. If the quorum is "all", they are *missed* as well, for round_timeout
+  (synchronous policies: sync_timeout): every round waits for them, and they count for the quorum, so that who is back first
+  does not go on alone.
 """
 
 from __future__ import annotations
@@ -96,28 +96,29 @@ class Attendance:
     def _gone(self, now: float, event: Gone) -> None:
         member = self.members.get(event.learner)
         if member is not None and member.generation == event.generation:
-            self._depart(now, member, returns=member.live and self.phase in (ENDING, FINAL))
+            self._depart(now, member, returns=member.live)
 
     def _depart(self, now: float, member: Member, *, returns: bool = False) -> None:
         """There is no link to it any more. `returns`: the last round waits for it all the same."""
         if self.provider == member.id:
             self.provider = None
-        if member.live:
-            self._die(now, member, AWAY, returns=returns)
-        else:
+        if not member.live:
             self._stand(member, AWAY)
+            return
+        self._die(now, member, AWAY, returns=returns)
+        if returns:
+            self.timers.at(now + self.policy.final_timeout, Subject.RETURN, member.id, member.live_seq)
 
     def _all_gone(self, now: float) -> None:
-        """The syncer was restarted: who was live is awaited, and the last round begins anew with them."""
-        wanted = self.phase is not ENDED
-        missed = self.phase is RUNNING and self.policy.quorum == ALL
+        """The syncer was restarted: who was live is awaited."""
+        policy, missed = self.policy, self.phase is RUNNING and self.policy.quorum == ALL
+        patience = policy.final_timeout if not missed else policy.sync_timeout if policy.synchronous else policy.round_timeout
         for member in self.members:
-            lived = member.live or member.awaited
+            lived = (member.live or member.awaited) and self.phase is not ENDED
             self._stand(member, AWAY)
-            self.members.wait_for(member, lived and wanted, missed=lived and missed)
-        if self.phase is RUNNING:
-            patience = self.policy.sync_timeout if self.policy.synchronous else self.policy.round_timeout
-            self.timers.at(now + patience, Subject.RETURN, 0, self.epoch)
+            self.members.wait_for(member, lived, missed=lived and missed)
+            if lived:
+                self.timers.at(now + patience, Subject.RETURN, member.id, member.live_seq)
 
     # ------------------------------------------------------------------ quarantine
 
@@ -144,9 +145,9 @@ class Attendance:
         if alarm.subject is Subject.ROUND:
             round_ = self.rounds.open.get(alarm.key)
             return round_ is not None and round_.step == alarm.mark
-        if alarm.subject is Subject.RETURN:
-            return self.phase is RUNNING and self.epoch == alarm.mark
         member = self.members.by_id[alarm.key]
+        if alarm.subject is Subject.RETURN:
+            return self.phase is RUNNING and member.awaited and member.live_seq == alarm.mark
         return member.standing is LIVE and member.live_seq == alarm.mark
 
     def _look_at(self, now: float, alarm: Alarm) -> None:
@@ -154,13 +155,10 @@ class Attendance:
         if alarm.subject is Subject.ROUND:
             self.rounds.review(now, self.rounds.open[alarm.key])
             return
-        if alarm.subject is Subject.RETURN:
-            for member in self.members:
-                if member.awaited:
-                    self._give_up(now, member)
-            return
         member = self.members.by_id[alarm.key]
-        if now >= (silent_at := member.heard + self._silence):
+        if alarm.subject is Subject.RETURN:
+            self._give_up(now, member)
+        elif now >= (silent_at := member.heard + self._silence):
             self._die(now, member, SILENT)
         else:
             self.timers.at(silent_at, Subject.MEMBER, member.id, member.live_seq)

@@ -128,6 +128,12 @@ class Fragment:
         self.state = after
         return True
 
+    @property
+    def holds(self) -> int:
+        """The newest version that is its base, or may become it."""
+        ordered = self._order.version if self.state is ORDERED and isinstance(self._order, TakeOver) else -1
+        return max(self._memory.base[self.index], ordered, -1 if self.delivery is None else self.delivery.version)
+
     # ------------------------------------------------------------------ hand-over
 
     def asked(self, step: int, count: Count, room: bool) -> list[LearnerAction]:

@@ -150,7 +150,8 @@ class LearnerCore:
         self._told = self.count
         return [Join(learner=memory.learner, generation=memory.generation, layout=self.layout.hash,
                      count=self.count.minus(memory.origin), clock=self.clock, bases=tuple(memory.base),
-                     settled=tuple(memory.settled), epoch=memory.epoch)]  # fmt: skip
+                     settled=tuple(memory.settled), epoch=memory.epoch,
+                     holds=tuple(fragment.holds for fragment in self.fragments))]  # fmt: skip
 
     def _unlinked(self, event: Unlinked) -> list[LearnerAction]:
         """Until the next Welcome nothing is sent. What was delivered stays."""

@@ -45,8 +45,8 @@ class Member:
     came_as: int = 0  # the generation that its Join named when the present one began
     born: int = 0  # the epoch in which the present generation began
     missing: int = 0  # fragments it has yet to take over for the first time
-    awaited: bool = False  # its link broke while the run was ending: the last round waits for it
-    missed: bool = False  # awaited since a restart: other rounds wait for it, too, and it counts for the quorum of all
+    awaited: bool = False  # its link broke, or the syncer's did: the last round waits for it
+    missed: bool = False  # every round does, and it counts for the quorum of all
     refusals: int = 0  # of its contributions, in a row
     quarantined: str = ""  # why it is asked for nothing
     live_seq: int = 0  # when it last became live, on the counter that also numbers rounds

@@ -45,6 +45,7 @@ class Join:
     bases: tuple[int, ...] = ()  # per fragment: version taken over, -1 = none; empty = none of any
     settled: tuple[Count, ...] = ()  # per fragment: the counters from which its progress is not yet handed in
     epoch: int = 0
+    holds: tuple[int, ...] = ()  # per fragment: the newest version that it stands on, or that lies ready for its trainer
 
 
 @message

@@ -255,18 +255,16 @@ class SyncerCore(Attendance):
             self.rounds.ask_again(member)
 
     def _resumes(self, event: Join) -> bool:
-        """Whether it is its learner's present generation, and stands on nothing that was lost in a restart since it was told
-        of one: on no version above those that a later start began from."""
+        """Whether it is its learner's present generation, and holds nothing that was lost in a restart since it was told of one:
+        no version above those that a later start began from."""
         member = self.members.get(event.learner)
         if member is None or event.generation != member.generation or not member.generation or member.account.retired:
             return False
-        seen = event.epoch or member.born
+        seen, holds = event.epoch or member.born, event.holds or event.bases
         if not member.born <= seen <= self.epoch:
             return False
-        if not self.versions:
-            return max(event.bases, default=-1) < 0
-        return all(base <= version for began in (*self.epochs[seen:], self.versions)
-                   for base, version in zip(event.bases, began or [-1] * len(event.bases), strict=False))  # fmt: skip
+        return all(version <= began for versions in (*self.epochs[seen:], self.versions)
+                   for version, began in zip(holds, versions or [-1] * len(holds), strict=False))  # fmt: skip
 
     def _member(self, now: float, event: Join) -> Member:
         """Whose Join it is. Where an older state was restored its id may be another's by now: it gets a new one then."""

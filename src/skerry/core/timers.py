@@ -13,7 +13,7 @@ class Subject(Enum):
 
     MEMBER = "member"  # `key`: the learner, `mark`: the number of its life
     ROUND = "round"  # `key`: the fragment, `mark`: the round's step
-    RETURN = "return"  # of those that are missed since a restart; `mark`: the epoch
+    RETURN = "return"  # of who is awaited; `key`: the learner, `mark`: the number of its life
 
 
 class Alarm(NamedTuple):
