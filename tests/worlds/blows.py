@@ -219,13 +219,13 @@ GENTLE: dict[str, tuple[int, Strike]] = {
     "disk slow": (4, slow_disk),
     "disk full": (2, fill),
     "disk has room": (4, clear),
-    "learner comes": (1, come),
 }
 ROUGH: dict[str, tuple[int, Strike]] = GENTLE | {
     "trainer killed": (2, lambda world, learner, _: world.kill_trainer(learner)),
     "trainer and agent killed": (2, lambda world, learner, _: world.kill_island(learner)),
     "learner leaves": (1, leave),
     "no value of a round": (2, storm.fill_disk),
+    "learner comes": (1, come),
     "values flawed": (2, storm.spoil),
     "values too large": (4, shout),
     "readmitted": (2, readmit),

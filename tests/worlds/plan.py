@@ -52,6 +52,8 @@ class Plan:
             print(f"{self.policy}\n{self.learners} learners, machine={self.machine}, gentle={self.gentle}")
         for learner in world.learners:
             learner.link()
+        while self.gentle and world.flow():  # all are there from the first step on
+            pass
         for phases, stage in zip(((ENDING, FINAL, ENDED), (ENDED,), ()), self.stages, strict=True):
             for kind, seed in stage:
                 strike(world, kind, seed)

@@ -178,8 +178,10 @@ class World(Fleet):
 
     def decided(self, now: float, action: SyncerAction) -> None:
         self.log[-1].actions.append(action)
-        if type(action) is not Verdict:  # what it denies counts from when it is told
+        if type(action) is not Verdict:
             super().decided(now, action)
+        elif self._twin is not None:  # what it denies counts from when it is told
+            self._twin.decided(action)
         if type(action) is Merge and self.up:
             assert (action.fragment, action.step) not in self._refused_rounds, "a round goes on that was told to be cancelled"
 
