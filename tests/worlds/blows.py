@@ -85,15 +85,22 @@ def slow_disk(world: World, learner: Learner, random: Random) -> None:
 
 
 def fill(world: World, learner: Learner, random: Random) -> None:
-    """The disk is full, and for so long that nobody's patience would last if the run's time went on."""
+    """The disk is full, and for so long that nobody's patience would last if the run's time went on. A learner that has no
+    link has a time of its own, and leaves a run that is over; where nothing may be lost nobody is kept from one so long."""
+    here = [each for each in world.learners if not each.ended]
+    if world.gentle and any(each.driver is None or not each.driver.core.joined or each.wire is None for each in here):
+        return
     world.fill()
-    if world.paused:
-        for _ in range(random.randint(1, 3)):
-            for each in world.learners[:]:
-                each.step(random.randint(1, 7))
-                each.beat()
-                turn(world, each, random)
-            world.wait(50.0)
+    if not world.paused:
+        return
+    for _ in range(random.randint(1, 3)):
+        for each in here:
+            each.step(random.randint(1, 7))
+            each.beat()
+            turn(world, each, random)
+        world.wait(50.0)
+    if world.gentle:
+        world.clear()
 
 
 def clear(world: World, learner: Learner, random: Random) -> None:
@@ -173,6 +180,8 @@ def _say_anything(world: World, wire: WorldWire, random: Random) -> None:
     p = random.randrange(world.policy.fragments)
     version = random.randint(0, core.versions[p]) if core.versions else -1
     step = random.choice((core.step, core.step + 1, *(round_.step for round_ in core.rounds.open.values()), HUGE - 1))
+    count = _edge(random)
+    settled = Count(*(random.choice((0, at)) for at in count))
     who: dict[str, Any] = {"learner": learner, "generation": generation}
     match random.randrange(8):
         case 0:
@@ -182,12 +191,11 @@ def _say_anything(world: World, wire: WorldWire, random: Random) -> None:
         case 2:
             driver.hear(wire, Received(**who, fragment=p, version=random.choice((version, HUGE - 1))))
         case 3 | 4 | 5 if version >= 0:
-            driver.hear(wire, TakenOver(**who, fragment=p, version=version, clock=core.step, settled=_edge(random),
-                                        count=_edge(random)))  # fmt: skip
+            driver.hear(wire, TakenOver(**who, fragment=p, version=version, clock=core.step, settled=settled, count=count))
         case 6 if version >= 0:
             step = min(step, core.step + 20)  # synchronous policies: a fragment's rounds go on from there
-            since, until = _edge(random), _edge(random)
-            if until.tokens <= since.tokens or until.steps > since.steps:
+            since, until = settled, count
+            if until.tokens == since.tokens or until.steps > since.steps:
                 message = Contribution(**who, fragment=p, step=step, base=version, since=since, until=until)
                 if driver.is_own(wire, message):
                     world.plane.put(message.name, NOTHING if random.random() < 0.8 else frozenset({NAN}))

@@ -46,6 +46,8 @@ from worlds.disk import Record, Store, WorldPlane, decides
 
 BEAT = 0.5
 """Seconds between two heartbeats; a learner that hears nothing for three makes a new link."""
+PATIENCE = 60.0
+"""Seconds after which the syncer's machine gives up a link over which nothing passes."""
 
 
 def bare(core: SyncerCore) -> dict[str, Any]:
@@ -235,7 +237,7 @@ class World(Fleet):
             case Welcome(learner=learner, generation=generation, epoch=epoch):
                 join = wire.joined_as
                 assert join is not None and epoch == self._starts, "an epoch is not the number of the syncer's start"
-                if join.generation and join.generation == self._generations.get(learner):
+                if learner not in self.strangers and 0 < join.generation == self._generations.get(learner):
                     assert generation == join.generation, "a learner comes back, and is made another generation"
                 self._generations[learner] = max(generation, self._generations.get(learner, 0))
             case Verdict(learner=learner, generation=generation, fragment=fragment, step=step) if message.verdict != "merged":
@@ -297,6 +299,7 @@ class World(Fleet):
                 if random.random() < 0.3:
                     wire.fall_silent()
         self.wires.clear()
+        self.plane.jobs.clear()
         self._lose(random, machine)
         self.say(f"the syncer died ({'machine' if machine else 'process'}); the log holds {len(self.log)} events")
 
@@ -395,6 +398,9 @@ class World(Fleet):
             if wire is not None and wire.silent_since is not None and self.now >= wire.silent_since + 3 * BEAT:
                 self.took("half-open link made anew")
                 learner.unlink()
+        for wire in self.wires[:]:
+            if wire.silent_since is not None and self.now >= wire.silent_since + PATIENCE:
+                self.lose(wire)
 
     # ------------------------------------------------------------------ what must hold
 
