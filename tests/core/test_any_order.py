@@ -65,7 +65,7 @@ class Anything:
         )  # fmt: skip
         self.memory = LearnerMemory.empty(self.policy.fragments, 3)
         self.count, self.generation, self.newest = Count(), 1, 0
-        self.go = self.waits = self.left = self.final = False
+        self.go = self.waits = self.left = self.final = self.finishing = False
         self.now = 0.0
         self.said: Counter[type] = Counter()
         self.redo: dict[int, tuple[TakeOver, Count]] = {}  # carried out, and not heard of yet

@@ -59,8 +59,8 @@ def fresh(policy: Policy) -> SyncerCore:
 
 def parts(core: SyncerCore) -> dict[str, object]:
     """Whose state makes up the core's."""
-    return {"core": core, "members": core.members, "ledger": core.ledger, "grace": core.grace, "rounds": core.rounds,
-            "timers": core.timers}  # fmt: skip
+    return {"core": core, "members": core.members, "ledger": core.ledger, "grace": core.grace, "screening": core.screening,
+            "rounds": core.rounds, "timers": core.timers}  # fmt: skip
 
 
 def blanks(core: SyncerCore) -> dict[str, object]:
@@ -120,7 +120,8 @@ def told(core: SyncerCore) -> tuple[Any, ...]:
     """What others ask a core for: its driver when it was restored, and whoever tells of the run."""
     rounds = core.rounds
     return (core.now, core.versions, rounds.steps, list(core.contributors()), core.ledger.tallies, core.progress, rounds.closed,
-            rounds.contributors, rounds.skipped, rounds.cancelled, [member.first_join for member in core.members])  # fmt: skip
+            rounds.contributors, rounds.skipped, rounds.cancelled, rounds.refused, core.epoch,
+            core.members.quarantined, [member.first_join for member in core.members])  # fmt: skip
 
 
 @dataclass
@@ -159,7 +160,8 @@ def rare(core: SyncerCore) -> list[str]:
     accounts, rounds = [member.account for member in core.members], core.rounds
     found = {"closing": rounds.closing, "passed": rounds.passed, "retired": core.ledger.retired,
              "refused": any(account.refused for account in accounts), "moves": any(account.moves for account in accounts),
-             "awaited": any(member.awaited for member in core.members)}  # fmt: skip
+             "awaited": any(member.awaited for member in core.members), "quarantined": core.members.quarantined,
+             "missed": any(member.missed for member in core.members), "over": any(core.screening.over)}  # fmt: skip
     return [core.phase, *(name for name, there in found.items() if there)]
 
 

@@ -47,7 +47,7 @@ from support.island import Island
 
 def test_a_fresh_learner_joins_takes_everything_over_and_begins() -> None:
     island = Island(begun=False, fragments=2)
-    assert island.join() == Join(layout=island.layout.hash, bases=(-1, -1), settled=(Count(), Count()))
+    assert island.join() == Join(layout=island.layout.hash, bases=(-1, -1), settled=(Count(), Count()), holds=(-1, -1))
     assert not only(island.welcome(), Go)
     for fragment in (0, 1):
         actions = island.deliver(0, fragment=fragment)

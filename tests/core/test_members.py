@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from skerry.core.messages import (
-    Ask,
-    Close,
     Deliver,
     Gone,
     Join,
@@ -16,14 +12,13 @@ from skerry.core.messages import (
     ProvideInitial,
     Refused,
     RequestInitial,
-    Restarted,
     Start,
     Verdict,
     Welcome,
 )
 from skerry.core.policy import Policy
 from skerry.core.syncer import SyncerCore
-from support.desk import Desk, after, only
+from support.desk import Desk, only
 from support.layouts import tiny_layout
 
 # ------------------------------------------------------------------ the run's step
@@ -233,74 +228,3 @@ def test_old_news_of_a_broken_link_does_not_kill_the_next_generation() -> None:
     desk.enter(0)
     desk.feed(Gone(**first))
     assert desk.core.members.live == 1
-
-
-# ------------------------------------------------------------------ a restored syncer
-
-
-def restored(desk: Desk) -> Desk:
-    """Another desk whose core went on from this one's state after a restart, and whose learners are the same."""
-    other = Desk.__new__(Desk)
-    other.__dict__.update(desk.__dict__)
-    other.core = SyncerCore(desk.policy, desk.layout, json.loads(json.dumps(desk.core.state())))
-    other.feed(Restarted())
-    return other
-
-
-def test_after_a_restore_learners_come_back_as_new_generations_and_nothing_is_counted_twice() -> None:
-    desk = Desk(2)
-    desk.all_step(4)
-    desk.hand(0, 4)
-    again = restored(desk)
-    assert again.core.step == 4 and again.core.versions == [1] and again.core.now == desk.now
-    assert again.amounts() == desk.amounts()
-    actions = again.rejoin(0)
-    (welcome,) = only(actions, Welcome)
-    assert (welcome.generation, welcome.first_step, welcome.clock) == (2, 4, 4)
-    assert only(actions, Deliver)
-
-
-def test_what_a_learner_did_while_the_syncer_was_away_is_counted_and_lost() -> None:
-    desk = Desk(1)
-    desk.step(0, 3)
-    again = restored(desk)
-    at = again.learners[0]
-    at.steps = at.clock = 7
-    (welcome,) = only(again.rejoin(0), Welcome)
-    assert welcome.first_step == 7 and again.amounts() == {"died": 70}
-
-
-def test_a_generation_newer_than_the_snapshot_knows_is_followed_by_one_newer_still() -> None:
-    desk = Desk(1)
-    again = restored(desk)
-    (welcome,) = only(again.feed(Join(learner=0, generation=5, layout=desk.layout.hash)), Welcome)
-    assert welcome.generation == 6
-
-
-def test_who_comes_again_because_its_welcome_was_lost_is_not_refused_for_its_own_sake() -> None:
-    again = restored(Desk(1))
-    assert [only(again.rejoin(0), Welcome)[0].generation for _ in range(2)] == [2, 3]
-    again.learners[0].generation = 2
-    assert only(again.rejoin(0), Refused)[0].code == "superseded"
-
-
-def test_contributions_in_rounds_that_were_open_at_the_snapshot_are_lost_with_their_generation() -> None:
-    desk = Desk(2, quorum=2)
-    desk.all_step(4)
-    desk.hand(0, 4)
-    desk.enter(0)  # its first generation lives on in the open round alone
-    again = restored(desk)
-    assert again.amounts() == {"pending": 40, "died": 40}
-
-
-def test_a_restored_run_goes_on() -> None:
-    desk = Desk(2)
-    desk.all_step(4)
-    desk.hand(0, 4)
-    again = restored(desk)
-    for learner in (0, 1):
-        again.enter(learner)
-    (ask,) = only(again.all_step(4), Ask)
-    assert ask.step == 8
-    (close,) = only(again.hand(0, 8, until=after(4)), Close)
-    assert close.version == 2

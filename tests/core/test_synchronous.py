@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from skerry.core.messages import Abstain, Ask, BudgetReached, Cancel, Close, Contribution, Restarted, Verdict
+from skerry.core.messages import Abstain, Ask, BudgetReached, Cancel, Close, Contribution, Verdict
 from skerry.core.orders import CopyOut, Go, TakeOver
-from skerry.core.syncer import SyncerCore
 from support.desk import TOKENS, Desk, after, only, who
 from support.island import Island
 
@@ -78,21 +77,6 @@ def test_the_last_round_bears_a_step_that_no_learner_can_have_handed_over_at() -
     desk.nothing(0, ask.step)
     assert only(desk.hand(1, ask.step), Close)
     assert desk.amounts() == {"merged": 120}
-
-
-def test_after_a_restore_rounds_go_on_from_the_runs_step() -> None:
-    desk = Desk(2, **SYNCHRONOUS, steps=4)
-    (ask,) = only(desk.all_step(4), Ask)
-    for learner in (0, 1):
-        desk.hand(learner, ask.step)
-    assert desk.core.phase == "ended" and desk.core.versions == [1]
-    desk.core = SyncerCore(desk.policy.replace(steps=100), desk.layout, desk.core.state())
-    desk.feed(Restarted())
-    for learner in (0, 1):
-        desk.enter(learner)
-    desk.all_step(4)
-    desk.hand(0, 8)
-    assert only(desk.hand(1, 8), Close)
 
 
 # ------------------------------------------------------------------ the learner

@@ -183,7 +183,7 @@ def test_a_new_agent_goes_on_where_the_old_one_was() -> None:
     second = Island(begun=False, memory=first.memory)
     second.step(5)
     assert second.core.begun and second.join() == Join(
-        learner=3, generation=1, layout=second.layout.hash, count=after(5), clock=5, bases=(0,), settled=(Count(),)
+        learner=3, generation=1, layout=second.layout.hash, count=after(5), clock=5, bases=(0,), settled=(Count(),), holds=(0,)
     )
     second.welcome()
     assert second.hand_over(8).since == Count(), "what the old one had handed over and nobody merged"

@@ -392,10 +392,7 @@ class Fleet:
             for learner in self.learners:
                 learner.beat()
         core = self.core
-        rounds = [(r.fragment, r.step, r.waiting, r.answered, list(r.accepted)) for r in core.rounds.open.values()]
-        states = [(m.id, m.standing.name, m.clock, m.live_clock, m.awaited, m.missed) for m in core.members]
-        there = [(x.count.steps, x.driver and (x.driver.core.clock, x.driver.core.joined, [(f.state.name, f.question, f.delivery) for f in x.driver.core.fragments])) for x in self.learners]
-        raise AssertionError(f"the run stands still: {core.phase}, t={core.step}, open={rounds} {states} {there} passed={core.rounds.passed} last={core.rounds.last_step}")
+        raise AssertionError(f"the run stands still: {core.phase}, t={core.step}, open={list(core.rounds.open)}")
 
     def finish(self) -> None:
         """To the end, and nothing may be left."""
