@@ -213,6 +213,8 @@ class Fleet:
             learner.end()
             if learner.driver is not None and not learner.driver.over:
                 self.ghosts.append(learner)
+            else:
+                learner.die()  # an agent ends when there is nothing more to be said
             self.learners[learner.place] = Learner(self, learner.place, learner.name)
 
     def kill_island(self, learner: Learner) -> None:
