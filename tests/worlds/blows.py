@@ -131,7 +131,10 @@ def leave(world: World, learner: Learner, random: Random) -> None:
     if len(here) > max(2, world.policy.quorum, world.policy.wait_for) and not learner.ended:
         learner.ended = True
         learner.end()
-        world.ghosts.append(learner)
+        if learner.driver is not None and not learner.driver.over:
+            world.ghosts.append(learner)
+        else:
+            learner.die()
 
 
 def shout(world: World, learner: Learner, random: Random) -> None:
@@ -154,7 +157,7 @@ def be_hostile(world: World, learner: Learner, random: Random) -> None:
     if stranger.wire is None or stranger.wire.ended or stranger.wire not in world.wires:
         wire = stranger.wire = world.connect(stranger)
         wire.joined_as = Join(learner=99, generation=random.choice((0, 0, 1, 2)), layout=world.layout.hash,
-                              count=_edge(random), clock=random.randint(0, 50), epoch=random.choice((0, 0, 1, 2, HUGE - 1)))  # fmt: skip
+                              count=Count(), clock=random.randint(0, 50), epoch=random.choice((0, 0, 1, 2, HUGE - 1)))  # fmt: skip
         world.strangers.add(99)
         world.driver.join(wire, wire.joined_as)
     for _ in range(random.randint(1, 4)):
@@ -164,8 +167,9 @@ def be_hostile(world: World, learner: Learner, random: Random) -> None:
 
 
 def _edge(random: Random) -> Count:
-    few = random.random() < 0.9
-    return Count(*(random.choice((0, 1, 5, 9, 17) if few else (0, 1, HUGE - 1)) for _ in range(3)))
+    """So much was done more, it says."""
+    steps = random.choice((0, 1, 5))
+    return Count(steps, steps * random.choice((1, 5, 9, HUGE // 100)), steps * random.choice((1, 1000)))
 
 
 def _say_anything(world: World, wire: WorldWire, random: Random) -> None:
@@ -180,12 +184,12 @@ def _say_anything(world: World, wire: WorldWire, random: Random) -> None:
     p = random.randrange(world.policy.fragments)
     version = random.randint(0, core.versions[p]) if core.versions else -1
     step = random.choice((core.step, core.step + 1, *(round_.step for round_ in core.rounds.open.values()), HUGE - 1))
-    count = _edge(random)
-    settled = Count(*(random.choice((0, at)) for at in count))
+    settled = world.stranger.count  # counters grow together; what of that is true, nobody knows
+    count = world.stranger.count = Count(*map(sum, zip(settled, _edge(random), strict=True)))
     who: dict[str, Any] = {"learner": learner, "generation": generation}
     match random.randrange(8):
         case 0:
-            driver.hear(wire, Report(**who, clock=core.step + random.choice((0, 1, 20)), count=_edge(random)))
+            driver.hear(wire, Report(**who, clock=core.step + random.choice((0, 1, 20)), count=count))
         case 1:
             driver.hear(wire, Abstain(**who, fragment=p, step=step))
         case 2:
@@ -201,7 +205,7 @@ def _say_anything(world: World, wire: WorldWire, random: Random) -> None:
                     world.plane.put(message.name, NOTHING if random.random() < 0.8 else frozenset({NAN}))
                     driver.contributed(wire, message)
         case 7 if random.random() < 0.1:
-            driver.hear(wire, Leave(**who, count=_edge(random)))
+            driver.hear(wire, Leave(**who, count=count))
 
 
 # ------------------------------------------------------------------ all of them, with their weights

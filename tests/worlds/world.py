@@ -20,6 +20,7 @@ from skerry.core.messages import (
     BudgetReached,
     Cancel,
     Contribution,
+    Count,
     Delivery,
     Join,
     Merge,
@@ -115,6 +116,7 @@ class Stranger:
     """A hostile peer: it has the token, and says what no honest learner would."""
 
     place = -1
+    count = Count()
     wire: WorldWire | None = None
 
 
