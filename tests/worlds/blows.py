@@ -88,7 +88,7 @@ def fill(world: World, learner: Learner, random: Random) -> None:
     """The disk is full, and for so long that nobody's patience would last if the run's time went on. A learner that has no
     link has a time of its own, and leaves a run that is over; where nothing may be lost nobody is kept from one so long."""
     here = [each for each in world.learners if not each.ended]
-    if world.gentle and any(each.driver is None or not each.driver.core.joined or each.wire is None for each in here):
+    if world.gentle and not all(is_linked(each) for each in here):
         return
     world.fill()
     if not world.paused:
@@ -101,6 +101,12 @@ def fill(world: World, learner: Learner, random: Random) -> None:
         world.wait(50.0)
     if world.gentle:
         world.clear()
+
+
+def is_linked(learner: Learner) -> bool:
+    """Whether it has a link, and that is a good one."""
+    wire, driver = learner.wire, learner.driver
+    return isinstance(wire, WorldWire) and wire.silent_since is None and driver is not None and driver.core.joined
 
 
 def clear(world: World, learner: Learner, random: Random) -> None:

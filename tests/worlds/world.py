@@ -41,7 +41,6 @@ from skerry.drive.syncer import SyncerDriver
 from skerry.syncer import clock
 from support.counting import Holding, Value
 from support.fleet import Fleet
-from support.learners import Learner
 from support.wires import CHANNELS, Wire
 from worlds.disk import Record, Store, WorldPlane, decides
 
@@ -182,6 +181,7 @@ class World(Fleet):
 
     def decided(self, now: float, action: SyncerAction) -> None:
         self.log[-1].actions.append(action)
+        self.say(f"      -> {action}")
         if type(action) is not Verdict:
             super().decided(now, action)
         elif self._twin is not None:  # what it denies counts from when it is told
