@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SEEDS := 10000
 BENCHES := core merge fabric overhead faults lab rounds reality goodput simulate quality
 
-.PHONY: help setup demo test lint bench figures clean $(addprefix bench-,$(BENCHES))
+.PHONY: help setup demo test lint worlds bench figures clean $(addprefix bench-,$(BENCHES))
 
 help:
 	@echo "make demo        train a small model on four learners under faults; figures and a picture"
 	@echo "make test        lint, types, import floors, docs build, all tests (under 5 minutes on two cores)"
+	@echo "make worlds      ten thousand whole runs under every fault at once, in virtual time (SEEDS=10000), and planted faults"
 	@echo "make lint        the static checks alone"
 	@echo "make bench       every measurement of the README but bench-quality (hours); make bench-NAME one of: $(BENCHES)"
 	@echo "make figures     redraw the pictures of docs/ (seconds)"
@@ -33,6 +35,10 @@ lint: $(STAMP)
 
 test: lint
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal
+
+worlds: $(STAMP)
+	PYTHONPATH=tests:src $(BIN)/python -m worlds --seeds $(SEEDS)
+	PYTHONPATH=tests:src $(BIN)/python -m worlds --planted
 
 $(addprefix bench-,$(BENCHES)): bench-%: $(STAMP)
 	$(BIN)/python -m benchmarks.$*

@@ -163,7 +163,7 @@ def be_hostile(world: World, learner: Learner, random: Random) -> None:
     if stranger.wire is None or stranger.wire.ended or stranger.wire not in world.wires:
         wire = stranger.wire = world.connect(stranger)
         wire.joined_as = Join(learner=99, generation=random.choice((0, 0, 1, 2)), layout=world.layout.hash,
-                              count=Count(), clock=random.randint(0, 50), epoch=random.choice((0, 0, 1, 2, HUGE - 1)))  # fmt: skip
+                              clock=random.randint(0, 50), epoch=random.choice((0, 0, 1, 2, HUGE - 1)))  # fmt: skip
         world.strangers.add(99)
         world.driver.join(wire, wire.joined_as)
     for _ in range(random.randint(1, 4)):
@@ -241,6 +241,8 @@ GENTLE: dict[str, tuple[int, Strike]] = {
 ROUGH: dict[str, tuple[int, Strike]] = GENTLE | {
     "trainer killed": (2, lambda world, learner, _: world.kill_trainer(learner)),
     "trainer and agent killed": (2, lambda world, learner, _: world.kill_island(learner)),
+    "segment begun": (5, roll),
+    "syncer's machine died": (4, end_machine),
     "learner leaves": (1, leave),
     "no value of a round": (2, storm.fill_disk),
     "learner comes": (1, come),

@@ -1,8 +1,8 @@
 """The virtual disk of a syncer: its log, and its values with two slots a fragment.
 
-Rules: what is taken down lies in the writer's hands until it is committed, and until then a death may take it, from some event on
-and to the end. At level `machine` a header that flipped may be lost with the machine until it is synced; the slot before it is
-whole until then. What was committed or synced is never lost, but by a machine's death at level `process`.
+Rules: what is taken down lies in the writer's hands until it is committed, and until then a death may take it, from some event
+on and to the end. At level `machine` a header that flipped may be lost with the machine until it is synced; the slot before it
+is whole until then. What was committed or synced is never lost, but by a machine's death at level `process`.
 """
 
 from __future__ import annotations

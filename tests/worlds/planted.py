@@ -1,7 +1,7 @@
 """The worlds can fail: faults planted in the code, one for each rule of log, values, restart and screening, are found by them.
 
-What the storms find (tests/core/test_mutations.py) is not planted here again: these are rules that a death of the syncer, a loss
-of the log's tail, a full disk or a hostile peer brings to light.
+What the storms find (tests/core/test_mutations.py) is not planted here again: these are rules that a death of the syncer, the
+loss of the log's tail, a full disk or values far too large bring to light.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 silent.
 
 A death comes between two events or in the middle of one: `fuse` counts effects down. Then the log loses what was not committed,
-or a part of it, and the restart replays it, feeds what the store holds and the log lacks, and Restarted. After every event
-the fleet's invariants hold, and at any time what anybody was told is true: a version that was sent is in the store, a Welcome's
-generation is known, what was denied is in no version, an end that was announced comes. The run's time is skerry's own clock, which
-stands still while the disk is full.
+or a part of it, and the restart replays it, feeds what the store holds and the log lacks, and Restarted. After every event the
+fleet's invariants hold, and at any time what anybody was told is true: a version that was sent is in the store, a Welcome's
+generation is known, what was denied is in no version, an end that was announced comes. The run's time is skerry's own clock,
+which stands still while the disk is full.
 """
 
 from __future__ import annotations
@@ -261,11 +261,11 @@ class World(Fleet):
 
     def merged_loud(self, merge: Merge) -> None:
         """Values far beyond what is usual go into a round: that is right only as long as nothing is usual."""
-        norms = [event.norms[0] / max(1, event.until.steps - event.since.steps) ** 0.5
-                 for _, event, actions in self.log[:-1]
-                 if type(event) is Contribution and event.fragment == merge.fragment and Merge in map(type, actions)][-16:]  # fmt: skip
-        usual = sorted(norms)[(len(norms) - 1) // 2] if len(norms) >= 8 else 0.0
-        assert not (self.core.members.live >= 2 and 1000.0 > self.policy.norm_limit * usual > 0), "what is unlike all was merged"
+        merged = [event for _, event, actions in self.log[:-1] if type(event) is Contribution
+                  and event.fragment == merge.fragment and Merge in map(type, actions)][-16:]  # fmt: skip
+        norms = sorted(event.norms[0] / max(1, event.until.steps - event.since.steps) ** 0.5 for event in merged)
+        limit = self.policy.norm_limit * norms[(len(norms) - 1) // 2] if len(norms) >= 8 else 0.0
+        assert not (self.core.members.live >= 2 and 1000.0 > limit > 0.0), "what is unlike all was merged"
         self.took("loud before anything is usual")
 
     def took(self, path: str) -> None:
@@ -306,7 +306,8 @@ class World(Fleet):
         self.say(f"the syncer died ({'machine' if machine else 'process'}); the log holds {len(self.log)} events")
 
     def _lose(self, random: Random, machine: bool) -> None:
-        kept = random.choice((self._committed, self.events, random.randint(self._committed, self.events)))
+        some = random.randint(self._committed, self.events)
+        kept = random.choice((self._committed, self.events, some, some))
         if machine and not self.machine_level:  # nothing is promised but the last snapshot
             assert self._snapshot is not None and not self.gentle
             kept, state, slots = self._snapshot
@@ -390,9 +391,11 @@ class World(Fleet):
 
     def wait(self, seconds: float) -> None:
         until = self.now + seconds
-        while self.up and (due := self._due) is not None and (at := self.now + max(0.0, due - self.clock.now()) + 1e-9) <= until:
-            self._due = None
-            self.now = at
+        while self.up and (due := self._due) is not None:
+            at = self.now + max(0.0, due - self.clock.now()) + 1e-9
+            if at > until:
+                break
+            self._due, self.now = None, at
             self.driver.tick(due)
         self.now = until
         for learner in [*self.learners, *self.ghosts]:
@@ -405,6 +408,11 @@ class World(Fleet):
                 self.lose(wire)
 
     # ------------------------------------------------------------------ what must hold
+
+    def check(self) -> None:
+        super().check()
+        for member in self.core.members:
+            assert not (member.live and member.quarantined), "who was refused too often is asked still"
 
     def existing(self) -> tuple[int, list[int]]:
         core, store = self.core, self.store
