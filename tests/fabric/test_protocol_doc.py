@@ -32,7 +32,7 @@ TEXT = (Path(__file__).resolve().parents[2] / "docs" / "protocol.md").read_text(
 ROWS = {cells[1]: cells for cells in ([c.strip() for c in line.strip("|").split("|")] for line in TEXT.splitlines()
                                       if re.match(r"\| \d+ \|", line))}  # fmt: skip
 TYPES = {int: "int", str: "str", bytes: "bytes", bool: "bool", float: "float", float | None: "float or nil", Count: "Count",
-         tuple[int, ...]: "[int]", tuple[Count, ...]: "[Count]",
+         tuple[int, ...]: "[int]", tuple[float, ...]: "[float]", tuple[Count, ...]: "[Count]",
          tuple[str, ...]: "[str]", tuple[Endpoint, ...]: "[Endpoint]"}  # fmt: skip
 
 

@@ -39,6 +39,7 @@ BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     float: st.floats(allow_nan=False),
     float | None: st.none() | st.floats(allow_nan=False),
     Count: COUNTS,
+    tuple[float, ...]: st.lists(st.floats(allow_nan=False), max_size=5).map(tuple),
     tuple[int, ...]: st.lists(INTEGERS, max_size=5).map(tuple),
     tuple[Count, ...]: st.lists(COUNTS, max_size=5).map(tuple),
     tuple[str, ...]: st.lists(st.text(max_size=20), max_size=5).map(tuple),

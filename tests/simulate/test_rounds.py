@@ -90,7 +90,7 @@ def test_an_age_is_how_many_versions_came_since_the_one_it_is_measured_from() ->
     for version in (1, 2, 3):
         versions.close(1, 10 * version, version)
         versions.publish(1)
-    merge = Merge(learner=0, generation=1, fragment=1, step=40, tokens=1, steps=1)
+    merge = Merge(learner=0, generation=1, fragment=1, step=40, tokens=1, steps=1, weight=1.0)
     for base in (1, 3, 3):
         versions.add(merge, base, None)
     assert versions.ages == {2: 1, 0: 2} and (versions.body(0), versions.body(1)) == (0, 3)

@@ -15,7 +15,7 @@ from skerry.core.layout import Layout
 from skerry.core.ledger import Ledger
 from skerry.core.members import AWAY, LIVE, QUARANTINED, SILENT, Member, Members, Standing
 from skerry.core.messages import Gone, Quarantined, Readmit, SyncerAction
-from skerry.core.phase import ENDED, ENDING, FINAL, RUNNING, WAITING, Phase
+from skerry.core.phase import ENDED, RUNNING, WAITING, Phase
 from skerry.core.policy import ALL, Policy
 from skerry.core.rounds import Rounds
 from skerry.core.screening import Screening

@@ -17,7 +17,6 @@ from typing import Any
 from skerry.core.ahead import Ahead
 from skerry.core.fragment import AT_ONCE, COPYING, DUE, IDLE, INITIAL, UNASKED, Fragment, Tally
 from skerry.core.layout import Layout
-from skerry.core.maker import maker
 from skerry.core.memory import LearnerMemory
 from skerry.core.messages import (
     Amend,
@@ -28,15 +27,11 @@ from skerry.core.messages import (
     Count,
     Delivery,
     Farewell,
-    Join,
-    Leave,
     ProvideInitial,
     Quarantined,
     Refused,
-    Report,
     RequestInitial,
     RunOver,
-    TakenOver,
     Verdict,
     Welcome,
 )
@@ -63,17 +58,14 @@ from skerry.core.orders import (
 from skerry.core.pacing import Pacing
 from skerry.core.policy import Policy
 
-make_report = maker(Report)
-make_taken_over = maker(TakenOver)
-
 
 class LearnerCore:
     """One learner's state machine. `memory` is kept true at every moment; give the same one to the next agent. Everything
     that is public besides `handle` is to be read only."""
 
-    __slots__ = ("_ahead", "_detached", "_early", "_finishing", "_leaves", "_leaves_at", "_left", "_looks_ahead", "_lost_at",
-                 "_lost_clock", "_now", "_pacing", "_quarantined", "_run_steps", "_slots", "_tally", "_told", "_welcomed", "begun", "count",
-                 "fragments", "joined", "layout", "memory", "policy", "progress")  # fmt: skip
+    __slots__ = ("_ahead", "_detached", "_early", "_finishing", "_leaves", "_leaves_at", "_left", "_looks_ahead",
+                 "_lost_at", "_lost_clock", "_now", "_pacing", "_quarantined", "_run_steps", "_slots", "_tally", "_told",
+                 "_welcomed", "begun", "count", "fragments", "joined", "layout", "memory", "policy", "progress")  # fmt: skip
 
     def __init__(self, policy: Policy, layout: Layout, memory: LearnerMemory, count: Count = Count()) -> None:
         """`count`: the trainer's raw counters, as far as a new agent knows them."""
@@ -146,12 +138,8 @@ class LearnerCore:
     def _linked(self, event: Linked) -> list[LearnerAction]:
         if self._detached:
             return []
-        memory = self.memory
         self._told = self.count
-        return [Join(learner=memory.learner, generation=memory.generation, layout=self.layout.hash,
-                     count=self.count.minus(memory.origin), clock=self.clock, bases=tuple(memory.base),
-                     settled=tuple(memory.settled), epoch=memory.epoch,
-                     holds=tuple(fragment.holds for fragment in self.fragments))]  # fmt: skip
+        return [self.memory.join(self.layout.hash, self.count, [fragment.holds for fragment in self.fragments])]
 
     def _unlinked(self, event: Unlinked) -> list[LearnerAction]:
         """Until the next Welcome nothing is sent. What was delivered stays."""
@@ -174,7 +162,7 @@ class LearnerCore:
             out.append(Warn(text="the run's budget was raised after this learner had stopped: start it again to train on"))
             self._leaves, self._leaves_at = "its loop had ended before the budget was raised", self._now
         if self._leaves is not None:
-            out.append(self._last_word())
+            out.append(memory.leave(self.count, self._leaves))
         early, self._early = self._early, []
         for delivery in early:
             out += self._delivery(delivery)
@@ -205,7 +193,7 @@ class LearnerCore:
     def _beat(self, event: Beat) -> list[LearnerAction]:
         """The counters, so that nobody takes silence for death. The end is not waited for without a syncer."""
         if self.joined and self._leaves is None:
-            return [self._report()]
+            return [self.memory.report(self.count)]
         if self._lost_at is None:
             self._lost_at = self._now
         if self._leaves is not None and self._now - self._leaves_at > self.policy.final_timeout:
@@ -213,11 +201,6 @@ class LearnerCore:
         if self._left and self._now - self._lost_at > self.policy.final_timeout:
             return self._detach("the syncer cannot be reached for the last round; leaving without it")
         return []
-
-    def _report(self) -> Report:
-        memory, count = self.memory, self.count
-        return make_report(learner=memory.learner, generation=memory.generation, clock=count.steps + memory.shift,
-                           count=count.minus(memory.origin))  # fmt: skip
 
     # ------------------------------------------------------------------ steps
 
@@ -229,7 +212,7 @@ class LearnerCore:
             share = (count.steps + self.memory.shift) / self._run_steps
             if share > self.progress:
                 self._saw(share)
-        out: list[LearnerAction] = [self._report()] if self.joined else []
+        out: list[LearnerAction] = [self.memory.report(self.count)] if self.joined else []
         if self._pacing is not None:
             self._pacing.stepped(count.steps, self.clock, self._takes_part, out)
             return out
@@ -242,7 +225,7 @@ class LearnerCore:
     def _loop_left(self, event: LoopLeft) -> list[LearnerAction]:
         self.count = event.count
         self._left = True
-        return [self._report()] if self.joined else []
+        return [self.memory.report(self.count)] if self.joined else []
 
     def _copy_ahead(self, out: list[LearnerAction]) -> None:
         """Order what is to be copied out at the next boundary, though nobody has asked for it yet."""
@@ -315,10 +298,7 @@ class LearnerCore:
         order = fragment.applied(event)
         if order is not None:
             clock = self._catch_up(order.step, event.count)
-            out.append(make_taken_over(
-                learner=memory.learner, generation=memory.generation, fragment=p, version=order.version,
-                clock=clock, settled=memory.settled[p], count=event.count.minus(memory.origin),
-            ))  # fmt: skip
+            out.append(memory.taken_over(p, order.version, clock, event.count))
             if self._pacing is not None and clock > old:
                 self._pacing.jumped(old, clock, self._takes_part, out)
         fragment.settle(out, AT_ONCE if self._pacing is None else self._pace)
@@ -396,12 +376,7 @@ class LearnerCore:
         self._leaves, self._leaves_at = event.reason, self._now
         if self._detached or not self.memory.generation:
             return self._detach()
-        return [self._last_word()] if self.joined else []
-
-    def _last_word(self) -> Leave:
-        memory = self.memory
-        return Leave(learner=memory.learner, generation=memory.generation, count=self.count.minus(memory.origin),
-                     reason=self._leaves or "")  # fmt: skip
+        return [self.memory.leave(self.count, event.reason)] if self.joined else []
 
 
 _HANDLERS: dict[type, Callable[[LearnerCore, Any], list[LearnerAction]]] = {

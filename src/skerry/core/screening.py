@@ -6,8 +6,8 @@ the median of that tensor's last accepted ones. Rules:
 - Nothing is said before ENOUGH were accepted, nor of a tensor whose median is 0.
 - If more than half of the live learners' last contributions to the fragment were over the limit, it is the run that changed,
   and not the learner: they are accepted, and the median follows. So a lone learner is never refused, and one of two is.
-- A weight is at most `weight_limit` times the median of its fragment's last weights, itself not among them. What is
-  remembered is the weight as it was limited, so one that lies moves the median no further than that.
+- A weight is, per step that it covers, at most `weight_limit` times the median of its fragment's last ones (per step, for who
+  was away for long covers many). What is remembered is the weight as it was limited, so who lies moves the median no further.
 - Of an even number the lower middle is the median: half of those remembered may lie.
 """
 
@@ -60,7 +60,7 @@ class Screening:
     """What is usual in every fragment."""
 
     norms: list[list[list[float]]]  # of each fragment's pieces, the last accepted ones per root of a step, in order of arrival
-    weights: list[list[float]]  # of each fragment's last accepted contributions
+    weights: list[list[float]]  # of each fragment's last accepted contributions, per step
     over: list[set[int]]  # of each fragment: whose last contribution was over the limit
 
     def __init__(self, policy: Policy, layout: Layout, members: Members) -> None:
@@ -106,7 +106,7 @@ class Screening:
         """The weight of a contribution that is merged."""
         window, limit = self._weights[fragment], self.policy.weight_limit
         weight = weight_of(tokens, steps)
-        if limit and weight > limit * window.median > 0.0:
-            weight = limit * window.median
-        window.add(weight)
+        if limit and weight > (most := limit * window.median * steps) > 0.0:
+            weight = most
+        window.add(weight / steps)
         return weight

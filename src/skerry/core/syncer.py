@@ -255,8 +255,8 @@ class SyncerCore(Attendance):
             self.rounds.ask_again(member)
 
     def _resumes(self, event: Join) -> bool:
-        """Whether it is its learner's present generation, and holds nothing that was lost in a restart since it was told of one:
-        no version above those that a later start began from."""
+        """Whether it is its learner's present generation, and holds nothing that was lost in a restart since it was told of
+        one: no version above those that a later start began from."""
         member = self.members.get(event.learner)
         if member is None or event.generation != member.generation or not member.generation or member.account.retired:
             return False
