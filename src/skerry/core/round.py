@@ -41,6 +41,7 @@ class Round:
     stage: Stage = OPEN
     waiting: int = 0
     answered: set[int] = field(default_factory=set)
+    again: set[int] = field(default_factory=set)  # who is asked once more, after taking over what part of its answer is in
     accepted: dict[int, Part] = field(default_factory=dict)  # by learner, in order of arrival
     closed: float = 0.0
     readers: int = 0  # those live at the close

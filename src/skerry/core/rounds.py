@@ -186,7 +186,7 @@ class Rounds:
         if round_ is None and not member.quarantined:
             round_ = self._opened_by(now, event, ending)
         if round_ is not None and round_.step == event.step:
-            if member.id not in round_.answered:
+            if member.id not in round_.answered and not self._asks_again(member, event, round_):
                 self._answered(round_, member)
                 self._judge(member, event, round_)
                 self.review(now, round_)
@@ -227,6 +227,25 @@ class Rounds:
             weight = self._screening.weigh(fragment, tokens, steps)
             self._out.append(make_merge(learner=member.id, generation=event.generation, fragment=fragment, step=event.step,
                                         tokens=tokens, steps=steps, weight=weight))  # fmt: skip
+
+    def _asks_again(self, member: Member, event: Contribution, round_: Round) -> bool:
+        """Whether the last round waits on: part of this is merged in a version that the member, whose agent died, has yet to take
+        over; what it did since would have no next time."""
+        account, fragment = member.account, event.fragment
+        if (not round_.final or event.flaw or member.quarantined or event.since >= account.settled[fragment]
+                or event.base >= self.versions[fragment]):  # fmt: skip
+            return False
+        round_.again.add(member.id)
+        self._say(member, event, "stale", "part of this interval is settled already")
+        self._out.append(Deliver(learner=member.id, fragments=(fragment,)))
+        return True
+
+    def taken_over(self, member: Member, fragment: int) -> None:
+        """The member stands on what was delivered: it may have been what its answer had to wait for."""
+        round_ = self.open.get(fragment)
+        if round_ is not None and member.id in round_.again:
+            round_.again.discard(member.id)
+            self._ask([round_], member.id)
 
     def _refuse(self, member: Member, event: Contribution, why: str) -> None:
         """Its values are flawed: the sender takes the present version over once more."""
