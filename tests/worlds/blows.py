@@ -106,7 +106,9 @@ def fill(world: World, learner: Learner, random: Random) -> None:
 def is_linked(learner: Learner) -> bool:
     """Whether it has a link, and that is a good one."""
     wire, driver = learner.wire, learner.driver
-    return isinstance(wire, WorldWire) and wire.silent_since is None and driver is not None and driver.core.joined
+    if not isinstance(wire, WorldWire) or driver is None or wire.ended or wire.doomed or wire.silent_since is not None:
+        return False
+    return driver.core.joined and wire.world.driver.speaks(wire)
 
 
 def clear(world: World, learner: Learner, random: Random) -> None:
@@ -221,7 +223,6 @@ GENTLE: dict[str, tuple[int, Strike]] = {
     "wait": (25, wait),
     "message overtaken": (4, storm.shuffle),
     "message twice": (4, storm.duplicate),
-    "message lost with its link": (2, storm.drop),
     "link broken": (4, storm.break_link),
     "link broken at both ends": (3, storm.flap),
     "link half-open": (4, fall_silent),
@@ -246,6 +247,7 @@ ROUGH: dict[str, tuple[int, Strike]] = GENTLE | {
     "learner leaves": (1, leave),
     "no value of a round": (2, storm.fill_disk),
     "learner comes": (1, come),
+    "message lost with its link": (2, storm.drop),
     "values flawed": (2, storm.spoil),
     "values too large": (4, shout),
     "readmitted": (2, readmit),

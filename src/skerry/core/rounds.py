@@ -149,7 +149,7 @@ class Rounds:
         for learner in self.passed.get(fragment, {}).get(step, ()):
             if (member := members.get(learner)) is not None:
                 self._answered(round_, member)
-        self._timers.at(until, Subject.ROUND, fragment, step)
+        self._timers.at(until, Subject.ROUND, fragment, round_.seq)
         return round_
 
     def _expects(self, round_: Round, member: Member) -> bool:
@@ -319,7 +319,7 @@ class Rounds:
         if enough and not any_do and round_.stage is OPEN:
             self._grace.quorum.add(now - round_.opened)
             round_.stage, round_.look_at = GRACE, now + self._grace.window()
-            self._timers.at(round_.look_at, Subject.ROUND, round_.fragment, round_.step)
+            self._timers.at(round_.look_at, Subject.ROUND, round_.fragment, round_.seq)
         in_time = now < round_.patient_until
         if round_.waiting > 0 and in_time and now < round_.look_at:
             return
