@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from skerry.core import fragment, learner, ledger, members, rounds, syncer
+from skerry.core import attendance, fragment, learner, ledger, members, pacing, rounds, syncer
 from skerry.core.fragment import TABLE, Input, State
 from skerry.core.messages import Contributor, Count, Published, Verdict
 from skerry.core.orders import TakeOver
@@ -22,18 +22,18 @@ from skerry.drive.learner import LearnerDriver
 from skerry.drive.syncer import Newest, SyncerDriver
 from support.counting import CountingPlane
 from support.policies import some_policy
-from support.storm import calm, gusts, storm
+from support.storm import calm, deaths, gusts, storm
 
 MOST = 1000  # runs; the most that a change may take to show
 Change = Callable[[pytest.MonkeyPatch], None]
 
 
 def one_run(seed: int) -> None:
-    """A storm, a calm or gusts, in turn."""
+    """A storm, a calm, gusts or deaths of the syncer, in turn."""
     random = Random(seed)
     policy = some_policy(random)
     learners, blows = max(policy.quorum, policy.wait_for) + random.randint(0, 2), random.randint(20, 120)
-    (storm, calm, gusts)[seed % 3](policy, learners, blows, seed)
+    (storm, calm, gusts, deaths)[seed % 4](policy, learners, blows, seed)
 
 
 def replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Change:
@@ -134,6 +134,37 @@ def waits_twice(regain: Any) -> Any:
             round_.waiting += self._waits_for(round_, member)
 
     return regained
+
+
+# ------------------------------------------------------------------ restarts
+
+
+def awaits_nobody(all_gone: Any) -> Any:
+    def gone(self: Any, now: float) -> None:
+        all_gone(self, now)
+        for member in self.members:
+            self.members.wait_for(member, False)
+
+    return gone
+
+
+def holds_nothing(resumes: Any) -> Any:
+    return lambda self, event: resumes(self, replace(event, bases=(), holds=()))
+
+
+def stands_only(resumes: Any) -> Any:
+    return lambda self, event: resumes(self, replace(event, holds=()))
+
+
+def rounds_live_on(restart: Any) -> Any:
+    """Their contributions lie with a plane that is gone."""
+
+    def kept(self: Any) -> None:
+        opened = dict(self.open)
+        restart(self)
+        self.open.update(opened)
+
+    return kept
 
 
 # ------------------------------------------------------------------ a learner's fragments
@@ -289,6 +320,16 @@ RULES: dict[str, Change] = {
     "the last round waits for who may return": replaced(syncer.SyncerCore, "_depart", returns_never),
     "the last round waits for nobody twice": replaced(rounds.Rounds, "regain", waits_twice),
     "who comes back at the end is asked again": without_effect(rounds.Rounds, "ask_again"),
+    "learners come back as the same generation": without_effect(syncer.SyncerCore, "_resumes", False),
+    "who holds what was lost begins anew": replaced(syncer.SyncerCore, "_resumes", holds_nothing),
+    "what lies ready is held, too": replaced(syncer.SyncerCore, "_resumes", stands_only),
+    "a restart ends the rounds": replaced(rounds.Rounds, "restart", rounds_live_on),
+    "who was live at a restart is awaited": replaced(attendance.Attendance, "_all_gone", awaits_nobody),
+    "what a restart ended is said to be over": replaced(
+        rounds.Rounds, "contribution", lambda of: lambda self, now, member, event, ending: None if (
+            event.fragment not in self.open and event.step > self.last_step[event.fragment] and not self.policy.synchronous
+        ) else of(self, now, member, event, ending)),
+    "who had nothing says so again": without_effect(pacing.Pacing, "came_back"),
     "rebase settles at the hand-over": replaced(fragment.Fragment, "_set_down", settle_at("rebase")),
     "carry settles nothing": replaced(fragment.Fragment, "_set_down", settle_at("carry")),
     "a new generation counts from zero": replaced(learner.LearnerCore, "_begin_anew", forgetful_of_origin),
