@@ -36,7 +36,7 @@ from skerry.core.messages import (
     Verdict,
 )
 from skerry.core.policy import ALL, Policy
-from skerry.core.round import CLOSING, GRACE, OPEN, Part, Receipts, Round
+from skerry.core.round import CLOSING, GRACE, OPEN, Part, Receipts, Round, last_name
 from skerry.core.screening import Screening
 from skerry.core.timers import Subject, Timers
 
@@ -114,7 +114,7 @@ class Rounds:
 
     def open_final(self, now: float) -> None:
         """One last round of every fragment, asked of all."""
-        step = self._last_name()
+        step = last_name(self.policy, self._members, self.last_step)
         opened = [self._open(now, fragment, step, self.policy.final_timeout, final=True)
                   for fragment in range(self.policy.fragments)]  # fmt: skip
         self._ask(opened, -1)
@@ -128,15 +128,6 @@ class Rounds:
     def _ask(self, rounds: Iterable[Round], learner: int) -> None:
         self._out.extend(Ask(learner=learner, fragment=round_.fragment, step=round_.step, progress=1.0, final=round_.final)
                          for round_ in rounds)  # fmt: skip
-
-    def _last_name(self) -> int:
-        """A step that no other round bears. Synchronous learners name rounds by themselves, ahead of t, though none gets
-        further than to its next hand-over's end."""
-        members = self._members
-        if not self.policy.synchronous:
-            return max(members.step, *self.last_step) + 1
-        furthest = max(members.step, *self.last_step, *(member.clock for member in members))
-        return furthest + 2 * self.policy.interval + self.policy.overlap + 1
 
     def _open(self, now: float, fragment: int, step: int, patience: float, *, final: bool = False) -> Round:
         until, members = now + patience, self._members
@@ -229,21 +220,19 @@ class Rounds:
                                         tokens=tokens, steps=steps, weight=weight))  # fmt: skip
 
     def _asks_again(self, member: Member, event: Contribution, round_: Round) -> bool:
-        """Whether the last round waits on: part of this is merged in a version that the member, whose agent died, has yet to take
-        over; what it did since would have no next time."""
-        account, fragment = member.account, event.fragment
-        if (not round_.final or event.flaw or member.quarantined or event.since >= account.settled[fragment]
-                or event.base >= self.versions[fragment]):  # fmt: skip
+        """Whether the last round waits on: a part of this is in a version that the member has yet to take over."""
+        p, account = event.fragment, member.account
+        as_usual = event.since >= account.settled[p] or event.base >= self.versions[p]
+        if as_usual or not round_.final or event.flaw or member.quarantined:
             return False
         round_.again.add(member.id)
         self._say(member, event, "stale", "part of this interval is settled already")
-        self._out.append(Deliver(learner=member.id, fragments=(fragment,)))
+        self._out.append(Deliver(learner=member.id, fragments=(p,)))
         return True
 
     def taken_over(self, member: Member, fragment: int) -> None:
         """The member stands on what was delivered: it may have been what its answer had to wait for."""
-        round_ = self.open.get(fragment)
-        if round_ is not None and member.id in round_.again:
+        if (round_ := self.open.get(fragment)) is not None and member.id in round_.again:
             round_.again.discard(member.id)
             self._ask([round_], member.id)
 
@@ -294,12 +283,9 @@ class Rounds:
     def received(self, now: float, learner: int, fragment: int, version: int) -> None:
         """A receipt; the median one of the newest version measures xi_sync."""
         receipts = self.receipts.get(fragment)
-        if receipts is not None and receipts.version == version and learner not in receipts.who:
-            receipts.who.add(learner)
-            receipts.missing -= 1
-            if receipts.missing == 0:
-                self._grace.sync.add(now - receipts.since)
-                del self.receipts[fragment]
+        if receipts is not None and receipts.median(learner, version):
+            self._grace.sync.add(now - receipts.since)
+            del self.receipts[fragment]
 
     # ------------------------------------------------------------------ closing
 

@@ -284,7 +284,7 @@ class SyncerCore(Attendance):
         if event.layout != self.layout.hash:
             return Refused(code="layout", reason="your model's parameters, or how they are fragmented, differ from the "
                            "run's: join with the same model and configuration")  # fmt: skip
-        if (member is not None and member.linked and 0 < event.generation < member.generation
+        if (member is not None and 0 < event.generation < member.generation
                 and event.generation != member.came_as):  # as that one it comes again where its Welcome was lost  # fmt: skip
             return Refused(code="superseded", reason=f"a newer learner {member.id} has taken this one's place: give each "
                            "learner an id of its own")  # fmt: skip
