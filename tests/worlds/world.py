@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
+from operator import le
 from random import Random
 from typing import Any
 
@@ -411,8 +412,10 @@ class World(Fleet):
 
     def check(self) -> None:
         super().check()
+        versions = self.core.versions
         for member in self.core.members:
             assert not (member.live and member.quarantined), "who was refused too often is asked still"
+            assert not member.linked or all(map(le, member.account.base, versions)), "a learner stands on what was lost"
 
     def existing(self) -> tuple[int, list[int]]:
         core, store = self.core, self.store
