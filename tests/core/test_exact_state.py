@@ -19,7 +19,7 @@ import pytest
 from skerry.core.grace import Average
 from skerry.core.ledger import Move, Tally
 from skerry.core.members import Member
-from skerry.core.messages import Count, Restarted, SyncerAction, SyncerEvent
+from skerry.core.messages import Count, Join, Restarted, SyncerAction, SyncerEvent
 from skerry.core.plain import plain
 from skerry.core.policy import Policy
 from skerry.core.rounds import Part, Receipts, Round
@@ -161,7 +161,8 @@ def rare(core: SyncerCore) -> list[str]:
     found = {"closing": rounds.closing, "passed": rounds.passed, "retired": core.ledger.retired,
              "refused": any(account.refused for account in accounts), "moves": any(account.moves for account in accounts),
              "awaited": any(member.awaited for member in core.members), "quarantined": core.members.quarantined,
-             "missed": any(member.missed for member in core.members), "over": any(core.screening.over)}  # fmt: skip
+             "missed": any(member.missed for member in core.members), "over": any(core.screening.over),
+             "received": any(receipts.who for receipts in rounds.receipts.values())}  # fmt: skip
     return [core.phase, *(name for name, there in found.items() if there)]
 
 
@@ -195,9 +196,14 @@ def scripted() -> Iterator[Tape]:
     desk.hand(1, 8)
     yield desk.policy, None, desk.tape
     desk = Recorder(1)
-    desk.feed(Restarted())
+    desk.learners[0].epoch = 7  # of which nothing is known any more
     desk.rejoin(0)  # whose Welcome is lost
     desk.rejoin(0)
+    yield desk.policy, None, desk.tape
+    desk = Recorder(1)
+    desk.feed(Restarted())
+    desk.join(-1)
+    desk.feed(Join(learner=1, generation=1, layout=desk.layout.hash, epoch=1))  # its id was another's in what was lost
     yield desk.policy, None, desk.tape
     desk = Recorder(3, grace=0.9)
     desk.slow = True
@@ -210,8 +216,11 @@ def scripted() -> Iterator[Tape]:
         for learner in range(3):
             desk.received(learner)
             desk.wait(0.1)
+            desk.received(learner)
+            desk.wait(0.1)
             desk.take(learner)
-    yield desk.policy, None, desk.tape
+    for _ in range(5):
+        yield desk.policy, None, desk.tape
 
 
 def cuts_of(tape: Tape, random: Random) -> Iterator[Cut]:

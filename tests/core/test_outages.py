@@ -118,7 +118,8 @@ def test_it_is_said_again_on_every_new_link() -> None:
     for _ in range(2):
         assert [leave.count for leave in only(welcome(island), Leave)] == [after(5)]
         island.lose_link()
-    assert island.join().count == after(5)
+    join = island.join()
+    assert join.leaving and join.count == after(5)
 
 
 @pytest.mark.parametrize("answer", [RunOver(), Refused(code="superseded", reason="no"), Refused(code="over", reason="over")])

@@ -370,6 +370,19 @@ def test_who_leaves_hears_farewell_again_on_every_link() -> None:
     assert only(desk.leave(0), Farewell) == [farewell] and not desk.core.members.by_id[0].awaited
 
 
+def test_who_comes_only_to_leave_begins_no_new_generation() -> None:
+    desk = Desk(1)
+    old = desk.core.state()
+    desk.all_step(4)
+    desk.hand(0, 4)
+    desk.take(0)
+    restarted(desk, old)
+    at = desk.learners[0]
+    said = desk.feed(Join(**at.name, layout=desk.layout.hash, bases=tuple(at.base), epoch=1, leaving=True))
+    assert [refused.code for refused in only(said, Refused)] == ["superseded"]
+    assert desk.core.members.by_id[0].generation == 1
+
+
 # ------------------------------------------------------------------ another policy
 
 

@@ -80,6 +80,7 @@ class Fleet:
         self._stopped = False  # the learners were told that the budget is reached
         self._saved: tuple[str, list[Holding], bool] | None = None
         self._starts = 1
+        self.fell_back = False
         self._begin(SyncerCore(policy, self.layout), [])
         self.learners = [Learner(self, place, -1 if place % 3 == 1 else 10 + place) for place in range(learners)]
         self.ghosts: list[Learner] = []  # agents whose trainers have died, and who have that to say still
@@ -248,6 +249,8 @@ class Fleet:
         if self._saved is None or self.ended or over or self._saved[2] != self._stopped:
             return False
         self._end_twin()
+        self.fell_back = True
+        self._denied.clear()  # whom that was said does not know it any more, or hands over anew
         state, holdings, _ = self._saved
         self.tape, self.start = [], json.loads(state)
         self._fall(state, holdings)

@@ -65,7 +65,7 @@ class LearnerCore:
     that is public besides `handle` is to be read only."""
 
     __slots__ = ("_ahead", "_detached", "_early", "_finishing", "_join", "_leaves", "_leaves_at", "_left", "_looks_ahead",
-                 "_lost_at", "_lost_clock", "_now", "_pacing", "_quarantined", "_run_steps", "_slots", "_tally", "_told",
+                 "_lost_at", "_now", "_pacing", "_quarantined", "_run_steps", "_slots", "_tally", "_told",
                  "_welcomed", "begun", "count", "fragments", "joined", "layout", "memory", "policy", "progress")  # fmt: skip
 
     def __init__(self, policy: Policy, layout: Layout, memory: LearnerMemory, count: Count = Count()) -> None:
@@ -79,7 +79,7 @@ class LearnerCore:
         self.joined = False
         self._ahead, self._tally = Ahead(policy.fragments), Tally()
         self.fragments = [Fragment(p, policy, memory, self._tally, self._ahead) for p in range(policy.fragments)]
-        self._pacing = Pacing(policy, self.fragments, self._tally) if policy.synchronous else None
+        self._pacing = Pacing(policy, self.fragments, self._tally, self.clock) if policy.synchronous else None
         self._slots = policy.slots
         self._go_by(policy)
         self._finishing = False
@@ -94,7 +94,6 @@ class LearnerCore:
         self._early: list[Delivery] = []  # came before the Welcome, which travels on another connection
         self._now = 0.0
         self._lost_at: float | None = None  # when it was last joined; None: never lost yet
-        self._lost_clock = self.clock  # and where it stood then
 
     def _go_by(self, policy: Policy) -> None:
         # The run is as far as its K-th learner. 0: whether this one is that cannot be said
@@ -141,13 +140,16 @@ class LearnerCore:
         if self._detached:
             return []
         self._told = self.count
-        self._join = self.memory.join(self.layout.hash, self.count, [fragment.holds for fragment in self.fragments])
+        holds = [fragment.holds for fragment in self.fragments]
+        self._join = self.memory.join(self.layout.hash, self.count, holds, self._leaves is not None)
         return [self._join]
 
     def _unlinked(self, event: Unlinked) -> list[LearnerAction]:
         """Until the next Welcome nothing is sent. What was delivered stays."""
         if self.joined:
-            self.joined, self._lost_at, self._lost_clock = False, self._now, self.clock
+            self.joined, self._lost_at = False, self._now
+            if self._pacing is not None:
+                self._pacing.lost_link(self.clock)
         early, self._early = self._early, []
         return [Drop(fragment=delivery.fragment, version=delivery.version) for delivery in early]
 
@@ -161,7 +163,7 @@ class LearnerCore:
         out: list[LearnerAction]
         out = self._begin_anew(event) if anew else [*memory.taken_since(self._join, self.clock, self.count), *self.handed]
         if self._pacing is not None and not anew:
-            self._pacing.came_back(min(self.clock, self._lost_clock), self.clock, out)
+            self._pacing.came_back(self.clock, out)
         if self._leaves is None and self._finishing and event.progress < 1.0:
             out.append(Warn(text="the run's budget was raised after this learner had stopped: start it again to train on"))
             self._leaves, self._leaves_at = "its loop had ended before the budget was raised", self._now

@@ -32,11 +32,11 @@ class LearnerMemory:
 
     # ------------------------------------------------------------------ in its words, at these raw counters
 
-    def join(self, layout: str, count: Count, holds: Sequence[int]) -> Join:
+    def join(self, layout: str, count: Count, holds: Sequence[int], leaving: bool) -> Join:
         """The first word on a link."""
         return Join(learner=self.learner, generation=self.generation, layout=layout, count=count.minus(self.origin),
                     clock=count.steps + self.shift, bases=tuple(self.base), settled=tuple(self.settled), epoch=self.epoch,
-                    holds=tuple(holds))  # fmt: skip
+                    holds=tuple(holds), leaving=leaving)  # fmt: skip
 
     def report(self, count: Count) -> Report:
         """How far it is."""

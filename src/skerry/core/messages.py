@@ -46,6 +46,7 @@ class Join:
     settled: tuple[Count, ...] = ()  # per fragment: the counters from which its progress is not yet handed in
     epoch: int = 0
     holds: tuple[int, ...] = ()  # per fragment: the newest version that it stands on, or that lies ready for its trainer
+    leaving: bool = False  # its trainer has died, and nothing but Leave is to come
 
 
 @message

@@ -16,11 +16,13 @@ from skerry.core.policy import Policy
 class Pacing:
     """Of a learner's fragments. `over`: the run's budget is reached."""
 
-    def __init__(self, policy: Policy, fragments: Sequence[Fragment], tally: Tally) -> None:
+    def __init__(self, policy: Policy, fragments: Sequence[Fragment], tally: Tally, clock: int) -> None:
         self.over = False
         self.boundary: int | None = None  # own steps: there the trainer waits for Go
         self._fragments, self._tally = fragments, tally
         self._interval, self._overlap = policy.interval, policy.overlap
+        self._since = clock  # when the present link began
+        self._heard = clock - policy.interval - policy.overlap  # up to that step the syncer knows what there was to say
         self._waiting: dict[int, Fragment] = {}  # whose value waits for its step, in order of arrival
         self._at: dict[int, list[Fragment]] = {}  # by t_p
         for fragment in fragments:
@@ -49,11 +51,16 @@ class Pacing:
             out.extend(fragment.abstain(step) for fragment in self._scheduled(step))
         self.take_over(clock, out)
 
-    def came_back(self, since: int, clock: int, out: list[LearnerAction]) -> None:
-        """There is a link again, after one that was lost at the clock `since`: whatever was to be said of the steps that were
-        passed meanwhile, or shortly before, was heard by nobody."""
-        for step in range(max(0, since - self._interval - self._overlap) + 1, clock + 1):
+    def came_back(self, clock: int, out: list[LearnerAction]) -> None:
+        """There is a link again: what was to be said of the steps since `_heard` was perhaps heard by nobody."""
+        self._since = clock
+        for step in range(max(0, self._heard) + 1, clock + 1):
             out.extend(fragment.abstain(step) for fragment in self._scheduled(step) if fragment.question != step)
+
+    def lost_link(self, clock: int) -> None:
+        """What was said in the last interval may have been lost with it; and all that was, if it was shorter than that."""
+        if clock - self._since >= self._interval + self._overlap:
+            self._heard = clock - self._interval - self._overlap
 
     def delivered(self, fragment: Fragment, first: bool) -> None:
         """Its value waits. `first`: none did before."""

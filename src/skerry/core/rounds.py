@@ -121,12 +121,12 @@ class Rounds:
         for round_ in opened:
             self.review(now, round_)
 
-    def ask_again(self, member: Member) -> None:
-        """The run is ending, and the member comes back: what it may not have heard is asked of it once more."""
-        self._ask([round_ for round_ in self.open.values() if member.id not in round_.answered], member.id)
+    def ask_again(self, member: Member, progress: float = 1.0) -> None:
+        """The member comes back, and was waited for, or the run is ending: what it may not have heard is asked once more."""
+        self._ask([round_ for round_ in self.open.values() if member.id not in round_.answered], member.id, progress)
 
-    def _ask(self, rounds: Iterable[Round], learner: int) -> None:
-        self._out.extend(Ask(learner=learner, fragment=round_.fragment, step=round_.step, progress=1.0, final=round_.final)
+    def _ask(self, rounds: Iterable[Round], learner: int, progress: float = 1.0) -> None:
+        self._out.extend(Ask(learner=learner, fragment=round_.fragment, step=round_.step, progress=progress, final=round_.final)
                          for round_ in rounds)  # fmt: skip
 
     def _open(self, now: float, fragment: int, step: int, patience: float, *, final: bool = False) -> Round:

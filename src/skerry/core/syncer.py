@@ -233,7 +233,7 @@ class SyncerCore(Attendance):
             self._out.append(refusal)
             return
         member = self._member(now, event)
-        learner, member.heard = member.id, now
+        learner, member.heard, was_live = member.id, now, member.live
         if self.provider == learner:  # what it was sending got lost with its former link: ask anew
             self.provider = None
         if resumes:
@@ -253,6 +253,8 @@ class SyncerCore(Attendance):
         if self.phase in (ENDING, FINAL):
             self._out.append(BudgetReached(learner=learner))
             self.rounds.ask_again(member)
+        elif resumes and was_live and not self.policy.synchronous:  # the end of its former link was not seen yet
+            self.rounds.ask_again(member, self.progress)
 
     def _resumes(self, event: Join) -> bool:
         """Whether it is its learner's present generation, and holds nothing that was lost in a restart since it was told of
@@ -281,10 +283,12 @@ class SyncerCore(Attendance):
             if member is not None and member.awaited:  # it is not who we wait for, and that one will not come
                 self._give_up(now, member)
             return Refused(code="over", reason="the run has reached its budget")
+        if event.leaving and not resumes:
+            return Refused(code="superseded", reason="its generation is closed")
         if event.layout != self.layout.hash:
             return Refused(code="layout", reason="your model's parameters, or how they are fragmented, differ from the "
                            "run's: join with the same model and configuration")  # fmt: skip
-        if (member is not None and 0 < event.generation < member.generation
+        if (member is not None and member.linked and 0 < event.generation < member.generation
                 and event.generation != member.came_as):  # as that one it comes again where its Welcome was lost  # fmt: skip
             return Refused(code="superseded", reason=f"a newer learner {member.id} has taken this one's place: give each "
                            "learner an id of its own")  # fmt: skip
