@@ -139,8 +139,7 @@ class LearnerCore:
     def _linked(self, event: Linked) -> list[LearnerAction]:
         if self._detached:
             return []
-        self._told = self.count
-        holds = [fragment.holds for fragment in self.fragments]
+        self._told, holds = self.count, [fragment.holds for fragment in self.fragments]
         self._join = self.memory.join(self.layout.hash, self.count, holds, self._leaves is not None)
         return [self._join]
 
