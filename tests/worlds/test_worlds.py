@@ -52,7 +52,7 @@ def test_a_failing_world_is_shrunk_to_blows_that_it_needs(monkeypatch: pytest.Mo
 
 
 HINTS = {
-    "in a pause only reports are forgotten": 140,
-    "who stands on what was lost is a new generation": 879,
+    "in a pause only reports are forgotten": 35,
+    "who was refused too often is asked for nothing": 131,
 }
 """Where the rare ones were found last: there it is looked first."""
