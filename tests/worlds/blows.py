@@ -16,7 +16,8 @@ from skerry.core.messages import Abstain, Contribution, Count, Join, Leave, Read
 from support import storm
 from support.counting import NAN, NOTHING
 from support.learners import Learner
-from worlds.world import SyncerDied, World, WorldWire
+from worlds.wires import WorldWire
+from worlds.world import SyncerDied, World
 
 Strike = Callable[[World, Learner, Random], None]
 HUGE = 1 << 62

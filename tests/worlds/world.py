@@ -11,7 +11,7 @@ which stands still while the disk is full.
 from __future__ import annotations
 
 import json
-from collections import Counter, deque
+from collections import Counter
 from operator import le
 from random import Random
 from typing import Any
@@ -21,8 +21,6 @@ from skerry.core.messages import (
     BudgetReached,
     Cancel,
     Contribution,
-    Count,
-    Delivery,
     Join,
     Merge,
     Quarantined,
@@ -42,8 +40,9 @@ from skerry.drive.syncer import SyncerDriver
 from skerry.syncer import clock
 from support.counting import Holding, Value
 from support.fleet import Fleet
-from support.wires import CHANNELS, Wire
+from support.wires import Wire
 from worlds.disk import Record, Store, WorldPlane, decides
+from worlds.wires import Stranger, WorldWire
 
 BEAT = 0.5
 """Seconds between two heartbeats; a learner that hears nothing for three makes a new link."""
@@ -58,66 +57,6 @@ def bare(core: SyncerCore) -> dict[str, Any]:
 
 class SyncerDied(Exception):
     """In the middle of what it was doing."""
-
-
-class Void(deque):  # type: ignore[type-arg]
-    """What is sent there arrives nowhere."""
-
-    def append(self, _: Any) -> None:
-        """Gone."""
-
-
-class WorldWire(Wire):
-    """A link that may be half-open (nothing passes, and nobody is told), and that remembers what was told over it."""
-
-    silent_since: float | None = None
-    joined_as: Join | None = None
-    world: World
-
-    def __init__(self, world: World, peer: Any) -> None:
-        super().__init__(world, peer)
-        self.world = world
-
-    @property
-    def cut(self) -> bool:
-        """The syncer never sees the end of a half-open link."""
-        return self._cut and self.silent_since is None
-
-    @cut.setter
-    def cut(self, value: bool) -> None:
-        self._cut = value
-
-    def fall_silent(self) -> None:
-        """From now on nothing passes."""
-        self.silent_since = self.world.now
-        self.up = {channel: Void() for channel in CHANNELS}
-        self.down = {channel: Void() for channel in CHANNELS}
-
-    def tell(self, message: ToLearner) -> None:
-        self.world.tells(self, message)
-        super().tell(message)
-        self.world.effect()
-
-    def send_value(self, delivery: Delivery) -> bool:
-        held = self.world.plane.held[delivery.fragment]
-        assert self.outgoing is None, "two values at once on one link"
-        assert (delivery.version, delivery.step) == (held.version, held.step), "not the newest version"
-        if self.learner not in self.world.strangers:
-            assert delivery.merged == self.world.plane.merged(delivery.fragment, self.learner, self.generation)
-        self.world.sends(delivery.fragment, held)
-        self.outgoing = delivery, held.value
-        if not self.slow:
-            self.leaves()
-        self.world.effect()
-        return not self.slow
-
-
-class Stranger:
-    """A hostile peer: it has the token, and says what no honest learner would."""
-
-    place = -1
-    count = Count()
-    wire: WorldWire | None = None
 
 
 class World(Fleet):
