@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SEEDS := 10000
 BENCHES := core merge log fabric hostile overhead faults survive matrix soak lab rounds reality goodput simulate quality
 
-.PHONY: help setup demo test lint bench soak figures clean $(addprefix bench-,$(BENCHES))
+.PHONY: help setup demo test lint worlds bench soak figures clean $(addprefix bench-,$(BENCHES))
 
 help:
 	@echo "make demo        train a small model on four learners under faults; figures and a picture"
 	@echo "make test        lint, types, import floors, docs build, all tests (under 5 minutes on two cores)"
+	@echo "make worlds      ten thousand whole runs under every fault at once, in virtual time (SEEDS=10000), and planted faults"
 	@echo "make lint        the static checks alone"
 	@echo "make bench       every measurement of the README but bench-quality (hours); make bench-NAME one of: $(BENCHES)"
 	@echo "make soak        half an hour of faults: what grows, what stays behind"
@@ -36,6 +38,10 @@ test: lint
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal
 
 soak: bench-soak
+
+worlds: $(STAMP)
+	PYTHONPATH=tests:src $(BIN)/python -m worlds --seeds $(SEEDS)
+	PYTHONPATH=tests:src $(BIN)/python -m worlds --planted
 
 $(addprefix bench-,$(BENCHES)): bench-%: $(STAMP)
 	$(BIN)/python -m benchmarks.$*

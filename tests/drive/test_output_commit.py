@@ -155,6 +155,33 @@ def test_a_newer_line_that_ends_before_its_welcome_takes_the_older_one_along(sce
     assert old.ended and scene.driver.lines == {} and not scene.core.members.by_id[0].linked
 
 
+def back_again() -> Join:
+    return Join(learner=0, generation=1, layout=tiny_layout(POLICY).hash, bases=(0,), settled=(Count(),), epoch=1)
+
+
+def test_who_is_back_before_its_old_line_ends_is_not_gone(scene: Scene) -> None:
+    old, new = scene.enter(0), Wire()
+    scene.commit()
+    scene.driver.join(new, back_again())
+    old.ended = "broken"
+    scene.driver.lost(old)
+    scene.commit()
+    assert scene.core.members.by_id[0].linked and scene.driver.lines == {0: new}
+    assert not any(type(event) is Gone for event in scene.heard_all)
+
+
+def test_who_is_back_in_a_pause_before_its_old_line_ends_is_not_gone(scene: Scene) -> None:
+    old, new = scene.enter(0), Wire()
+    scene.commit()
+    scene.driver.pause()
+    scene.driver.join(new, back_again())
+    old.ended = "broken"
+    scene.driver.lost(old)
+    scene.driver.resume()
+    scene.commit()
+    assert scene.core.members.by_id[0].linked and scene.driver.lines == {0: new}
+
+
 def test_bodies_are_added_ahead_and_a_version_is_kept_after_its_close_is_committed(scene: Scene) -> None:
     wire = scene.enter(0)
     scene.driver.hear(wire, report(4))

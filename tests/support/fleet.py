@@ -214,6 +214,8 @@ class Fleet:
             learner.end()
             if learner.driver is not None and not learner.driver.over:
                 self.ghosts.append(learner)
+            else:
+                learner.die()  # an agent ends when there is nothing more to be said
             self.learners[learner.place] = Learner(self, learner.place, learner.name)
 
     def kill_island(self, learner: Learner) -> None:
@@ -279,7 +281,7 @@ class Fleet:
     def check(self) -> None:
         """docs/architecture.md, Rules."""
         self._unchecked = False
-        core, plane = self.core, self.plane
+        core = self.core
         pending, processed, merged = sum(self._pending()), 0, 0
         for tally in core.ledger.tallies.values():
             lost = tally.lost.values()
@@ -287,8 +289,9 @@ class Fleet:
             merged += tally.merged
             assert min(lost) >= 0
         assert processed == merged + pending and pending >= 0
-        assert plane.inside == merged, "what is in the model is not what the ledger says was merged"
-        assert core.versions in ([], [holding.version for holding in plane.held])
+        inside, versions = self.existing()
+        assert inside == merged, "what is in the model is not what the ledger says was merged"
+        assert core.versions in ([], versions)
         rounds = core.rounds
         if not self.policy.synchronous:
             assert rounds.open.keys().isdisjoint(rounds.closing), "a fragment that is closing is not asked for anew"
@@ -296,6 +299,10 @@ class Fleet:
                 assert len(rounds.open) + len(rounds.closing) <= max(1, self.policy.overlap)
         if core.phase is ENDED:
             assert pending == 0 and not rounds.closing
+
+    def existing(self) -> tuple[int, list[int]]:
+        """How much is in the model, and the versions that exist."""
+        return self.plane.inside, [holding.version for holding in self.plane.held]
 
     def _pending(self) -> Iterator[int]:
         ledger = self.core.ledger

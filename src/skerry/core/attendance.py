@@ -66,7 +66,8 @@ class Attendance:
         if member.awaited:
             self.rounds.regain(member)
             self.members.wait_for(member, False)
-        self.timers.at(now + self._silence, Subject.MEMBER, member.id, member.live_seq)
+        member.watched += 1
+        self.timers.at(now + self._silence, Subject.MEMBER, member.id, member.watched)
 
     def _die(self, now: float, member: Member, standing: Standing, *, returns: bool = False) -> None:
         """A live member ceases to count: no round waits for the dead."""
@@ -144,11 +145,11 @@ class Attendance:
     def _matters(self, alarm: Alarm) -> bool:
         if alarm.subject is Subject.ROUND:
             round_ = self.rounds.open.get(alarm.key)
-            return round_ is not None and round_.step == alarm.mark
+            return round_ is not None and round_.seq == alarm.mark
         member = self.members.by_id[alarm.key]
         if alarm.subject is Subject.RETURN:
             return self.phase is RUNNING and member.awaited and member.live_seq == alarm.mark
-        return member.standing is LIVE and member.live_seq == alarm.mark
+        return member.standing is LIVE and member.watched == alarm.mark
 
     def _look_at(self, now: float, alarm: Alarm) -> None:
         """Its time has come."""
@@ -161,4 +162,4 @@ class Attendance:
         elif now >= (silent_at := member.heard + self._silence):
             self._die(now, member, SILENT)
         else:
-            self.timers.at(silent_at, Subject.MEMBER, member.id, member.live_seq)
+            self.timers.at(silent_at, Subject.MEMBER, member.id, member.watched)

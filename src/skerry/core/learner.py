@@ -27,6 +27,7 @@ from skerry.core.messages import (
     Count,
     Delivery,
     Farewell,
+    Join,
     ProvideInitial,
     Quarantined,
     Refused,
@@ -63,7 +64,7 @@ class LearnerCore:
     """One learner's state machine. `memory` is kept true at every moment; give the same one to the next agent. Everything
     that is public besides `handle` is to be read only."""
 
-    __slots__ = ("_ahead", "_detached", "_early", "_finishing", "_leaves", "_leaves_at", "_left", "_looks_ahead",
+    __slots__ = ("_ahead", "_detached", "_early", "_finishing", "_join", "_leaves", "_leaves_at", "_left", "_looks_ahead",
                  "_lost_at", "_now", "_pacing", "_quarantined", "_run_steps", "_slots", "_tally", "_told",
                  "_welcomed", "begun", "count", "fragments", "joined", "layout", "memory", "policy", "progress")  # fmt: skip
 
@@ -89,6 +90,7 @@ class LearnerCore:
         self._leaves_at = 0.0
         self._detached = False
         self._told = Count()  # the raw counters that the last Join bore
+        self._join: Join | None = None  # the last one
         self._early: list[Delivery] = []  # came before the Welcome, which travels on another connection
         self._now = 0.0
         self._lost_at: float | None = None  # when it was last joined; None: never lost yet
@@ -137,9 +139,9 @@ class LearnerCore:
     def _linked(self, event: Linked) -> list[LearnerAction]:
         if self._detached:
             return []
-        self._told = self.count
-        holds = [fragment.holds for fragment in self.fragments]
-        return [self.memory.join(self.layout.hash, self.count, holds, self._leaves is not None)]
+        self._told, holds = self.count, [fragment.holds for fragment in self.fragments]
+        self._join = self.memory.join(self.layout.hash, self.count, holds, self._leaves is not None)
+        return [self._join]
 
     def _unlinked(self, event: Unlinked) -> list[LearnerAction]:
         """Until the next Welcome nothing is sent. What was delivered stays."""
@@ -157,7 +159,8 @@ class LearnerCore:
         self._welcomed, self.progress = True, min(event.progress, 1.0)
         anew = (event.learner, event.generation) != (memory.learner, memory.generation)
         memory.learner, memory.epoch = event.learner, event.epoch
-        out: list[LearnerAction] = self._begin_anew(event) if anew else [*self.handed]
+        out: list[LearnerAction]
+        out = self._begin_anew(event) if anew else [*memory.taken_since(self._join, self.clock, self.count), *self.handed]
         if self._pacing is not None and not anew:
             self._pacing.came_back(self.clock, out)
         if self._leaves is None and self._finishing and event.progress < 1.0:
@@ -300,7 +303,8 @@ class LearnerCore:
         order = fragment.applied(event)
         if order is not None:
             clock = self._catch_up(order.step, event.count)
-            out.append(memory.taken_over(p, order.version, clock, event.count))
+            if self.joined:  # if it is between its Join and the Welcome, that one makes it good
+                out.append(memory.taken_over(p, order.version, clock, event.count))
             if self._pacing is not None and clock > old:
                 self._pacing.jumped(old, clock, self._takes_part, out)
         fragment.settle(out, AT_ONCE if self._pacing is None else self._pace)

@@ -51,6 +51,7 @@ class Member:
     quarantined: str = ""  # why it is asked for nothing
     live_seq: int = 0  # when it last became live, on the counter that also numbers rounds
     live_clock: int = 0  # t_m when it last became live
+    watched: int = 0  # how often it has: an alarm is for one of these times, and matters never again
 
     @property
     def generation(self) -> int:

@@ -51,3 +51,9 @@ class LearnerMemory:
     def leave(self, count: Count, reason: str) -> Leave:
         """The last word."""
         return Leave(learner=self.learner, generation=self.generation, count=count.minus(self.origin), reason=reason)
+
+    def taken_since(self, join: Join | None, clock: int, count: Count) -> list[TakenOver]:
+        """What was taken over since that Join, if there was one: on a link without a place nothing is heard."""
+        told = () if join is None else zip(join.bases, join.settled, strict=True)
+        return [self.taken_over(p, self.base[p], clock, count)
+                for p, before in enumerate(told) if before != (self.base[p], self.settled[p])]  # fmt: skip

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
+from skerry.core.members import Members
+from skerry.core.policy import Policy
 from skerry.core.terms import Count
 
 
@@ -41,6 +44,7 @@ class Round:
     stage: Stage = OPEN
     waiting: int = 0
     answered: set[int] = field(default_factory=set)
+    again: set[int] = field(default_factory=set)  # who is asked once more, after taking over what part of its answer is in
     accepted: dict[int, Part] = field(default_factory=dict)  # by learner, in order of arrival
     closed: float = 0.0
     readers: int = 0  # those live at the close
@@ -54,3 +58,20 @@ class Receipts:
     since: float
     missing: int  # to the median
     who: set[int] = field(default_factory=set)  # has received it
+
+    def median(self, learner: int, version: int) -> bool:
+        """It has received that version: whether that is the median receipt of this one."""
+        if version != self.version or learner in self.who:
+            return False
+        self.who.add(learner)
+        self.missing -= 1
+        return self.missing == 0
+
+
+def last_name(policy: Policy, members: Members, decided: Sequence[int]) -> int:
+    """A step for the last rounds, that no other bears. Synchronous learners name rounds by themselves, ahead of t, though none
+    gets further than to its next hand-over's end. `decided`: of each fragment, the step of the last round that was."""
+    if not policy.synchronous:
+        return max(members.step, *decided) + 1
+    furthest = max(members.step, *decided, *(member.clock for member in members))
+    return furthest + 2 * policy.interval + policy.overlap + 1

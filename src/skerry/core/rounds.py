@@ -36,7 +36,7 @@ from skerry.core.messages import (
     Verdict,
 )
 from skerry.core.policy import ALL, Policy
-from skerry.core.round import CLOSING, GRACE, OPEN, Part, Receipts, Round
+from skerry.core.round import CLOSING, GRACE, OPEN, Part, Receipts, Round, last_name
 from skerry.core.screening import Screening
 from skerry.core.timers import Subject, Timers
 
@@ -114,7 +114,7 @@ class Rounds:
 
     def open_final(self, now: float) -> None:
         """One last round of every fragment, asked of all."""
-        step = self._last_name()
+        step = last_name(self.policy, self._members, self.last_step)
         opened = [self._open(now, fragment, step, self.policy.final_timeout, final=True)
                   for fragment in range(self.policy.fragments)]  # fmt: skip
         self._ask(opened, -1)
@@ -129,15 +129,6 @@ class Rounds:
         self._out.extend(Ask(learner=learner, fragment=round_.fragment, step=round_.step, progress=progress, final=round_.final)
                          for round_ in rounds)  # fmt: skip
 
-    def _last_name(self) -> int:
-        """A step that no other round bears. Synchronous learners name rounds by themselves, ahead of t, though none gets
-        further than to its next hand-over's end."""
-        members = self._members
-        if not self.policy.synchronous:
-            return max(members.step, *self.last_step) + 1
-        furthest = max(members.step, *self.last_step, *(member.clock for member in members))
-        return furthest + 2 * self.policy.interval + self.policy.overlap + 1
-
     def _open(self, now: float, fragment: int, step: int, patience: float, *, final: bool = False) -> Round:
         until, members = now + patience, self._members
         round_ = Round(fragment, step, now, members.next_seq(), until, until, final)
@@ -149,7 +140,7 @@ class Rounds:
         for learner in self.passed.get(fragment, {}).get(step, ()):
             if (member := members.get(learner)) is not None:
                 self._answered(round_, member)
-        self._timers.at(until, Subject.ROUND, fragment, step)
+        self._timers.at(until, Subject.ROUND, fragment, round_.seq)
         return round_
 
     def _expects(self, round_: Round, member: Member) -> bool:
@@ -189,7 +180,7 @@ class Rounds:
         if round_ is None and not member.quarantined:
             round_ = self._opened_by(now, member, event, ending)
         if round_ is not None and round_.step == event.step:
-            if member.id not in round_.answered:
+            if member.id not in round_.answered and not self._asks_again(member, event, round_):
                 self._answered(round_, member)
                 self._judge(member, event, round_)
                 self.review(now, round_)
@@ -230,6 +221,23 @@ class Rounds:
             weight = self._screening.weigh(fragment, tokens, steps)
             self._out.append(make_merge(learner=member.id, generation=event.generation, fragment=fragment, step=event.step,
                                         tokens=tokens, steps=steps, weight=weight))  # fmt: skip
+
+    def _asks_again(self, member: Member, event: Contribution, round_: Round) -> bool:
+        """Whether the last round waits on: a part of this is in a version that the member has yet to take over."""
+        p, account = event.fragment, member.account
+        as_usual = event.since >= account.settled[p] or event.base >= self.versions[p]
+        if as_usual or not round_.final or event.flaw or member.quarantined:
+            return False
+        round_.again.add(member.id)
+        self._say(member, event, "stale", "part of this interval is settled already")
+        self._out.append(Deliver(learner=member.id, fragments=(p,)))
+        return True
+
+    def taken_over(self, member: Member, fragment: int) -> None:
+        """The member stands on what was delivered: it may have been what its answer had to wait for."""
+        if (round_ := self.open.get(fragment)) is not None and member.id in round_.again:
+            round_.again.discard(member.id)
+            self._ask([round_], member.id)
 
     def _refuse(self, member: Member, event: Contribution, why: str) -> None:
         """Its values are flawed: the sender takes the present version over once more."""
@@ -278,12 +286,9 @@ class Rounds:
     def received(self, now: float, learner: int, fragment: int, version: int) -> None:
         """A receipt; the median one of the newest version measures xi_sync."""
         receipts = self.receipts.get(fragment)
-        if receipts is not None and receipts.version == version and learner not in receipts.who:
-            receipts.who.add(learner)
-            receipts.missing -= 1
-            if receipts.missing == 0:
-                self._grace.sync.add(now - receipts.since)
-                del self.receipts[fragment]
+        if receipts is not None and receipts.median(learner, version):
+            self._grace.sync.add(now - receipts.since)
+            del self.receipts[fragment]
 
     # ------------------------------------------------------------------ closing
 
@@ -303,7 +308,7 @@ class Rounds:
         if enough and not any_do and round_.stage is OPEN:
             self._grace.quorum.add(now - round_.opened)
             round_.stage, round_.look_at = GRACE, now + self._grace.window()
-            self._timers.at(round_.look_at, Subject.ROUND, round_.fragment, round_.step)
+            self._timers.at(round_.look_at, Subject.ROUND, round_.fragment, round_.seq)
         in_time = now < round_.patient_until
         if round_.waiting > 0 and in_time and now < round_.look_at:
             return

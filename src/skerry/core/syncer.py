@@ -369,6 +369,7 @@ class SyncerCore(Attendance):
             self._moved(now, member, event.fragment, event.version, event.settled)
             self.ledger.counted(member.account, event.count)
             self.members.set_clock(member, event.clock)
+            self.rounds.taken_over(member, event.fragment)
 
     def _moved(self, now: float, member: Member, fragment: int, version: int, settled: Count) -> None:
         """The learner stands on `version`, whichever message said so first."""

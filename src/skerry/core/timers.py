@@ -12,7 +12,7 @@ class Subject(Enum):
     """What an alarm is about."""
 
     MEMBER = "member"  # `key`: the learner, `mark`: the number of its life
-    ROUND = "round"  # `key`: the fragment, `mark`: the round's step
+    ROUND = "round"  # `key`: the fragment, `mark`: the round's number
     RETURN = "return"  # of who is awaited; `key`: the learner, `mark`: the number of its life
 
 

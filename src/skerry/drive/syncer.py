@@ -167,6 +167,7 @@ class SyncerDriver:
         self._position = 0  # of the event in hand
         self._working = self._stopped = self._paused = False
         self._due: float | None = None
+        self._joined: dict[int, Line] = {}  # by learner: the line whose Join the core heard last
         versions = core.versions or [0] * core.policy.fragments
         self._newest = [Newest(version, step) for version, step in zip(versions, core.rounds.steps, strict=True)]
         for fragment, contributor in core.contributors():
@@ -181,7 +182,7 @@ class SyncerDriver:
     # ------------------------------------------------------------------ what happens
 
     def feed(self, event: SyncerEvent, line: Line | None = None) -> None:
-        """Tell the core, and carry out what it decides. `line`: who asks to join."""
+        """Tell the core, and carry out what it decides. `line`: who asks to join, or is gone."""
         if self._stopped:
             return
         if self._working or self._paused:
@@ -296,7 +297,7 @@ class SyncerDriver:
         line.waiting.clear()
         if self.speaks(line):
             del self.lines[line.learner]
-            self.feed(Gone(learner=line.learner, generation=line.generation))
+            self.feed(Gone(learner=line.learner, generation=line.generation), line)
 
     def tick(self, due: float) -> None:
         """The time that the timer was set to has come, unless it was set anew since."""
@@ -317,6 +318,8 @@ class SyncerDriver:
     def _handle(self, event: SyncerEvent, line: Line | None) -> None:
         if type(event) is Join and (line is None or line.closed):
             return  # it is gone already, and its end would never be told
+        if isinstance(event, Gone) and self._joined.get(event.learner) is not line:
+            return  # its learner is back, over a line on which its Welcome is yet to be told
         now, log = self._clock(), self._log
         if log is not None:
             self._position = log.heard(now, event)
@@ -328,7 +331,10 @@ class SyncerDriver:
                 log.decided(now, action)
             if kind in inward:
                 inward[kind](action)
-            elif log is None:
+                continue
+            if isinstance(action, Welcome) and line is not None:
+                self._joined[action.learner] = line
+            if log is None:
                 outward[kind](action, line)
             else:
                 self._outbox.put(self._position, partial(outward[kind], action, line))
@@ -342,7 +348,7 @@ class SyncerDriver:
         assert line is not None
         before = self.lines.pop(action.learner, None)
         if line.closed:  # while the log was written; nobody would ever tell
-            self.feed(Gone(learner=action.learner, generation=action.generation))
+            self.feed(Gone(learner=action.learner, generation=action.generation), line)
         else:
             self.lines[action.learner] = line
             line.learner, line.generation = action.learner, action.generation

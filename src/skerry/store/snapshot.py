@@ -46,8 +46,8 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """A run at one moment. `state` is SyncerCore.state(); `t` the seconds the run had been going on; `events`: how many its core
-    had heard."""
+    """A run at one moment. `state` is SyncerCore.state(); `t` the seconds the run had been going on; `events`: how many its
+    core had heard."""
 
     run: str
     t: float

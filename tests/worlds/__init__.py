@@ -1,0 +1,1 @@
+"""Worlds: whole runs with every fault at once, from a seed. How to run, replay and shrink them: CONTRIBUTING.md, Tests."""
