@@ -24,7 +24,8 @@ from skerry.core.messages import (
 )
 from skerry.core.policy import Policy
 from skerry.core.syncer import SyncerCore
-from skerry.drive.syncer import Line, SyncerDriver
+from skerry.drive.around import Line
+from skerry.drive.syncer import SyncerDriver
 from support.layouts import tiny_layout
 
 POLICY = Policy(fragments=1, interval=4, overlap=2, grace=0.0, steps=1000)

@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from skerry.core.messages import Delivery, ToLearner, Verdict
-from skerry.drive import syncer as drive
+from skerry.drive import around
 
 if TYPE_CHECKING:
     from support.fleet import Fleet
@@ -20,7 +20,7 @@ Queue: TypeAlias = deque[tuple[Any, Any]]  # messages, each with its body
 CHANNELS = ("control", "bulk")
 
 
-class Wire(drive.Line):
+class Wire(around.Line):
     """One link of one learner. `slow`: a value that is sent leaves later."""
 
     def __init__(self, fleet: Fleet, peer: Learner) -> None:

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from skerry.core.members import Members
+from skerry.core.messages import Contributor
 from skerry.core.policy import Policy
 from skerry.core.terms import Count
 
@@ -48,6 +49,11 @@ class Round:
     accepted: dict[int, Part] = field(default_factory=dict)  # by learner, in order of arrival
     closed: float = 0.0
     readers: int = 0  # those live at the close
+
+    @property
+    def contributors(self) -> tuple[Contributor, ...]:
+        """Whose work is in it, in order of arrival."""
+        return tuple([Contributor(learner, part.generation, part.until.tokens) for learner, part in self.accepted.items()])
 
 
 @dataclass(slots=True)

@@ -24,7 +24,6 @@ from skerry.core.messages import (
     Cancel,
     Close,
     Contribution,
-    Contributor,
     Count,
     Deliver,
     Distribute,
@@ -329,7 +328,7 @@ class Rounds:
         round_.stage, round_.closed, round_.readers = CLOSING, now, self._members.live
         self.closing[fragment] = round_
         self._out.append(Close(fragment=fragment, step=round_.step, version=self.versions[fragment] + 1,
-                               included=_contributors(round_)))  # fmt: skip
+                               included=round_.contributors))  # fmt: skip
 
     def _cancel(self, round_: Round) -> None:
         for account, _ in self._parts(round_):
@@ -351,7 +350,7 @@ class Rounds:
         self.closed += 1
         self.contributors += len(round_.accepted)
         self.receipts[fragment] = Receipts(version, round_.closed, round_.readers // 2 + 1)
-        self._out.append(Distribute(fragment=fragment, version=version, step=round_.step, included=_contributors(round_)))
+        self._out.append(Distribute(fragment=fragment, version=version, step=round_.step, included=round_.contributors))
         self._review_next(now, fragment)
 
     def failed(self, now: float, event: Failed) -> None:
@@ -397,7 +396,3 @@ class Rounds:
     def amend(self, policy: Policy) -> None:
         """Go by this policy from now on."""
         self.policy = policy
-
-
-def _contributors(round_: Round) -> tuple[Contributor, ...]:
-    return tuple([Contributor(learner, part.generation, part.until.tokens) for learner, part in round_.accepted.items()])

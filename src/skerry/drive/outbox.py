@@ -25,13 +25,15 @@ class Outbox:
     def __init__(self, log: Committing | None) -> None:
         self._log = log
         self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
-        self._releasing = False
+        self._releasing = self._closed = False
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def put(self, position: int, deed: Callable[[], None]) -> None:
         """Do it when that position is committed, after all that was put before it."""
+        if self._closed:
+            return
         if self._log is None or (not self._waiting and position <= self._log.committed):
             deed()
         else:
@@ -48,6 +50,7 @@ class Outbox:
         finally:
             self._releasing = False
 
-    def clear(self) -> None:
-        """Nothing more is to be done."""
+    def close(self) -> None:
+        """Nothing more is to be done, now or later."""
+        self._closed = True
         self._waiting.clear()

@@ -31,7 +31,8 @@ from skerry.core.messages import (
 )
 from skerry.core.policy import Policy
 from skerry.core.syncer import SyncerCore
-from skerry.drive.syncer import Line, SyncerDriver
+from skerry.drive.around import Line
+from skerry.drive.syncer import SyncerDriver
 from skerry.errors import ProtocolError
 from skerry.fabric.link import Link
 from skerry.fabric.messages import Answer, LayoutText, StatusRequest, Vitals

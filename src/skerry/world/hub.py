@@ -26,7 +26,8 @@ from skerry.core.messages import (
 from skerry.core.phase import ENDED
 from skerry.core.policy import Policy
 from skerry.core.syncer import SyncerCore
-from skerry.drive import syncer as drive
+from skerry.drive import around
+from skerry.drive.syncer import SyncerDriver
 from skerry.world.links import Link, Pipe
 from skerry.world.plane import Body, Model, VirtualPlane
 from skerry.world.queue import Queue
@@ -41,7 +42,7 @@ class Agent(Protocol):
         """A message has arrived."""
 
 
-class Line(drive.Line):
+class Line(around.Line):
     """One connection of one agent."""
 
     __slots__ = ("_hub", "_latency", "_queue", "_seconds", "agent", "down", "lost", "said_at", "up")
@@ -106,7 +107,7 @@ class Hub:
         self.core = SyncerCore(policy, layout)
         self.model = model
         self.plane = VirtualPlane(model, queue, merge_s, watch)
-        self.driver = drive.SyncerDriver(self.core, self.plane, clock=lambda: queue.now, timer=self._set_timer, log=None,
+        self.driver = SyncerDriver(self.core, self.plane, clock=lambda: queue.now, timer=self._set_timer, log=None,
                                          settled=self._settled if policy.tokens else None)  # fmt: skip
         self.pipes: dict[int, tuple[Pipe, Pipe]] = {}
         self.value_bytes = [get_codec(policy.codec_down).nbytes(size) for size in layout.sizes]
