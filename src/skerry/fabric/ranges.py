@@ -22,7 +22,7 @@ LONGEST_NAME = 256  # characters of a name, a code, a hash
 LONGEST_TEXT = 1 << 14  # of what people read
 LONGEST_BYTES = 64  # of nonces and proofs
 
-AT_LEAST = {"bases": -1, "Verdict.step": -1}  # whole numbers are 0 or more; and -1, where that is the default
+AT_LEAST = {"bases": -1, "holds": -1, "Verdict.step": -1}  # whole numbers are 0 or more; and -1, where that is the default
 AT_MOST = {"lowest": 0xFFFF, "highest": 0xFFFF, "port": 0xFFFF}
 BETWEEN = {"progress": (0.0, 1.0), "heartbeat": (0.01, 3600.0)}  # other floats: finite
 TEXTS = {"reason": LONGEST_TEXT, "policy": 1 << 22, "text": 1 << 22}  # characters; a message has no more bytes than that
