@@ -227,8 +227,10 @@ class Victims:
             for each in self.puppets:
                 if each.ended:
                     self.relinked += 1
-                    with contextlib.suppress(SkerryError):
+                    try:
                         await each.join(self.address)
+                    except SkerryError as error:
+                        each.ended = str(error)
                 elif each.begun:
                     each.step()
             await asyncio.sleep(0.02)
