@@ -48,6 +48,7 @@ from skerry.store.metrics import read
 from skerry.store.records import Round
 
 HONEST, STRANGERS, FUZZERS = 3, 500, 8
+LEAST_ROUNDS = 4
 ENEMY = 7  # the learner that the fuzzer may be
 TOKENS = """
 skerry-token honest learner,observer {}
@@ -219,17 +220,17 @@ class Victims:
         self.relinked = 0
 
     async def train(self, token: Token) -> None:
-        from support import puppet
-
-        puppet.TOKEN = token
         for each in self.puppets:
+            each.token = token
             await each.join(self.address)
         while True:
             for each in self.puppets:
                 if each.ended:
                     self.relinked += 1
-                    with contextlib.suppress(SkerryError):
+                    try:
                         await each.join(self.address)
+                    except SkerryError as error:
+                        each.ended = str(error)
                 elif each.begun:
                     each.step()
             await asyncio.sleep(0.02)
@@ -275,13 +276,18 @@ async def _play(process: subprocess.Popen[bytes], folder: Path, frames: int, see
     await assault.run()
     span, after = time.monotonic() - began, syncer.memory_info().rss
     joined = await _among_strangers(where, honest, victims.layout.hash)
+    while len(rounds := _rounds(folder)) < LEAST_ROUNDS and time.monotonic() - began < span + 60:
+        await asyncio.sleep(0.5)
     training.cancel()
     up = process.poll() is None
-    rounds = [record for record in read(folder / "run" / "metrics.jsonl") if isinstance(record, Round)]
     whole = sum(set(range(HONEST)) <= set(record.included) for record in rounds)
     return {"up": up, "frames_s": frames / span, "first": at_first, "after": after, "join_s": joined, "rounds": len(rounds),
             "whole": whole / max(len(rounds), 1), "relinked": victims.relinked, "links": assault.links, "joins": assault.joined,
             "log": log.stat().st_size, "rarest": min(assault.kinds.values())}  # fmt: skip
+
+
+def _rounds(folder: Path) -> list[Round]:
+    return [record for record in read(folder / "run" / "metrics.jsonl") if isinstance(record, Round)]
 
 
 async def _among_strangers(where: Address, token: Token, layout: str) -> float:

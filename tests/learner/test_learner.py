@@ -74,7 +74,8 @@ def test_begin(island) -> None:
     model = mixed_model()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     it = island(model, POLICY, learner=7, expect=7, description={"depth": 2})
-    assert it.join == Join(learner=7, generation=0, layout=it.syncer.layout.hash, bases=(-1, -1), settled=it.join.settled)
+    assert it.join == Join(learner=7, generation=0, layout=it.syncer.layout.hash, bases=(-1, -1), settled=it.join.settled,
+                           holds=(-1, -1))  # fmt: skip
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
     learner = it.learner
     assert (learner.id, learner.generation, learner.first_step, learner.step, learner.done) == (7, 1, 0, 0, False)

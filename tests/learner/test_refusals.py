@@ -117,7 +117,8 @@ def test_the_syncer_may_come_later(scripted, token_file, capfd) -> None:
         with skerry.Learner(model, torch.optim.SGD(model.parameters()), syncer=f"127.0.0.1:{port}", token_file=token_file):
             begun.result()
     said = capfd.readouterr().err
-    assert said.count("waiting for it, trying again") == 1 and "connected with the syncer" in said
+    assert 1 <= said.count("waiting for it, trying again") <= 3, "each reason once"
+    assert "connected with the syncer" in said
 
 
 def test_a_run_that_is_over_is_no_error(scripted, token_file) -> None:

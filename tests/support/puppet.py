@@ -95,11 +95,12 @@ class Raw:
         self.bodies: list[tuple[Delivery, memoryview]] = []
         self.reading = True  # deliveries
         self.link: Link | None = None
+        self.token: Token | None = None  # another than the tests' own
         self.ended: str | None = None
 
     async def connect(self, address: str, run: str = "") -> None:
         self.ended = None
-        self.link = await connect(address, token=TOKEN, handler=self, run=run)
+        self.link = await connect(address, token=self.token or TOKEN, handler=self, run=run)
 
     async def tell_layout(self, **more: Any) -> None:
         about = {"layout": json.loads(self.layout.to_json()), "aliases": {}, "config": {"kind": "test"}, **more}

@@ -224,15 +224,16 @@ class Session(Line):
     def _check_join(self, core: SyncerCore | None, message: Join) -> None:
         """Raises ProtocolError for what no learner of this run could say first."""
         fragments = self._server.policy.fragments
-        if len(message.bases) not in (0, fragments) or len(message.settled) != len(message.bases):
+        if (len(message.bases) not in (0, fragments) or len(message.settled) != len(message.bases)
+                or len(message.holds) not in (0, fragments)):  # fmt: skip
             raise ProtocolError(f"a Join that tells of {len(message.bases)} fragments where there are {fragments}")
         member = None if core is None else core.members.get(message.learner)
         if message.generation > (0 if member is None else member.generation) + LONGEST_LEAP:
             raise ProtocolError(f"a Join of generation {message.generation:,}")
         _check_clock(0 if core is None else core.step, message.clock)
         if core is not None and message.epoch == core.epoch:  # of an earlier start it may know more than was saved
-            for fragment, base in enumerate(message.bases):
-                _check_version(core.versions, fragment, base)
+            for fragment, versions in enumerate(zip(message.bases, message.holds or message.bases, strict=False)):
+                _check_version(core.versions, fragment, max(versions))
         if core is not None and member is not None and member.generation == message.generation:
             self._server.meters.charge(member, core.step, message.clock, message.count, *message.settled)
 
