@@ -22,7 +22,7 @@ from skerry.core.members import Member
 from skerry.core.messages import Count, Join, Restarted, SyncerAction, SyncerEvent
 from skerry.core.plain import plain
 from skerry.core.policy import Policy
-from skerry.core.rounds import Part, Receipts, Round
+from skerry.core.round import GRACE, Part, Receipts, Round
 from skerry.core.syncer import SyncerCore
 from skerry.core.timers import Alarm, Subject
 from support.desk import Desk
@@ -162,6 +162,8 @@ def rare(core: SyncerCore) -> list[str]:
              "refused": any(account.refused for account in accounts), "moves": any(account.moves for account in accounts),
              "awaited": any(member.awaited for member in core.members), "quarantined": core.members.quarantined,
              "missed": any(member.missed for member in core.members), "over": any(core.screening.over),
+             "refusals": any(member.refusals for member in core.members),
+             "grace": any(round_.stage is GRACE for round_ in rounds.open.values()),
              "received": any(receipts.who for receipts in rounds.receipts.values())}  # fmt: skip
     return [core.phase, *(name for name, there in found.items() if there)]
 

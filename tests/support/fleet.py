@@ -80,7 +80,7 @@ class Fleet:
         self._stopped = False  # the learners were told that the budget is reached
         self._saved: tuple[str, list[Holding], bool] | None = None
         self._starts = 1
-        self.fell_back = False
+        self.fell_back = self.any_refused = False
         self._begin(SyncerCore(policy, self.layout), [])
         self.learners = [Learner(self, place, -1 if place % 3 == 1 else 10 + place) for place in range(learners)]
         self.ghosts: list[Learner] = []  # agents whose trainers have died, and who have that to say still
@@ -131,6 +131,7 @@ class Fleet:
             case BudgetReached():
                 self._stopped = True
             case Verdict() if action.verdict != "merged":
+                self.any_refused |= action.verdict == "refused"
                 self._denied.add(BodyName(action.learner, action.generation, action.fragment, action.step))
             case Distribute(fragment=fragment, included=included):
                 names = self.plane.check_contributors(fragment, included)

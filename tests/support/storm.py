@@ -230,7 +230,7 @@ HARMS: list[Harm] = [
     *[lambda fleet, learner, _: fleet.kill_island(learner)] * 2,
     *[lambda fleet, *_: fleet.save()] * 3,
     *[crash] * 2,
-    *[fall_back] * 2,
+    *[fall_back] * 4,
     *[shout] * 2,
     readmit,
 ]
@@ -269,7 +269,8 @@ def settle(fleet: Fleet) -> None:
     assert total.processed == total.merged + sum(total.lost.values())
     assert total.tokens * fleet.layout.total == total.processed
     assert total.tokens <= fleet.census.made, "more was counted than was done"
-    if fleet.policy.on_excluded == "carry" and not fleet.fell_back:  # what was refused is not known any more then
+    forgotten = fleet.fell_back and fleet.any_refused  # what had been refused is not known any more, and lost by another cause
+    if fleet.policy.on_excluded == "carry" and not forgotten:
         assert not total.lost["excluded"], "what is carried is not lost"
 
 
