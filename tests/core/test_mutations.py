@@ -17,6 +17,7 @@ from skerry.core.fragment import TABLE, Input, State
 from skerry.core.messages import Contributor, Count, Published, Verdict
 from skerry.core.orders import TakeOver
 from skerry.core.policy import Policy
+from skerry.core.round import Round
 from skerry.drive import learner as drive_learner
 from skerry.drive.learner import LearnerDriver
 from skerry.drive.syncer import Newest, SyncerDriver
@@ -120,8 +121,8 @@ def blind_to_closing(open_due: Any) -> Any:
 
 def contributors(change: Callable[[Contributor], Contributor]) -> Change:
     """What is said of the first one of a round is changed."""
-    return replaced(rounds, "_contributors", lambda of: lambda round_: tuple(
-        change(each) if i == 0 else each for i, each in enumerate(of(round_))))  # fmt: skip
+    return replaced(Round, "contributors", lambda of: property(lambda round_: tuple(
+        change(each) if i == 0 else each for i, each in enumerate(of.fget(round_)))))  # fmt: skip
 
 
 def returns_never(depart: Any) -> Any:
@@ -316,7 +317,7 @@ RULES: dict[str, Change] = {
     "what is sent again waits while its round closes": without_effect(rounds.Rounds, "_in_closing", False),
     "contributors are told with their generation": contributors(lambda each: each._replace(generation=0)),
     "contributors are told with their tokens": contributors(lambda each: each._replace(tokens=each.tokens + 1)),
-    "all contributors are told": replaced(rounds, "_contributors", lambda of: lambda round_: of(round_)[:1]),
+    "all contributors are told": replaced(Round, "contributors", lambda of: property(lambda round_: of.fget(round_)[:1])),
     "the last round waits for who may return": replaced(syncer.SyncerCore, "_depart", returns_never),
     "the last round waits for nobody twice": replaced(rounds.Rounds, "regain", waits_twice),
     "who comes back at the end is asked again": without_effect(rounds.Rounds, "ask_again"),

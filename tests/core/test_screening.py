@@ -102,6 +102,35 @@ def test_the_dead_are_not_among_them() -> None:
     assert refused(desk.round({2: 20.0})) == [2]
 
 
+def test_old_work_is_measured_by_what_was_usual_when_it_was_begun() -> None:
+    desk = Rounds(4).usual()
+    for _ in range(KEPT):  # all of them come to rest, but for one that is not merged meanwhile
+        step = desk.core.step + 4
+        if only(desk.all_step(4), Ask):
+            for learner in (0, 1, 2):
+                desk.hand(learner, step, norms=(2 * 0.01,) * len(desk.layout.fragments[0]))
+            desk.nothing(3, step)
+            for learner in (0, 1, 2):
+                desk.take(learner)
+    (ask,) = only(desk.all_step(4), Ask)
+    pieces = len(desk.layout.fragments[0])
+    steps = desk.learners[3].steps - desk.learners[3].settled[0].steps
+    at = {"norms": (steps**0.5,) * pieces, "base": desk.core.versions[0]}
+    assert not refused(desk.hand(3, ask.step, **at)), "a hundred times what is usual now, and not more than it was then"
+    assert refused(desk.hand(0, ask.step, norms=(2.0,) * pieces)) == [0], "whose last work was merged a moment ago"
+
+
+def test_not_most_of_those_here_are_quarantined() -> None:
+    desk = Rounds(2, quarantine_after=2)
+    for _ in range(4):
+        step = desk.core.step + 4
+        desk.all_step(4)
+        for learner in (0, 1):
+            desk.hand(learner, step, flaw="NaN")
+            desk.take(learner)
+    assert len(desk.core.members.quarantined) == 1
+
+
 def test_where_the_median_is_nothing_nothing_is_known() -> None:
     desk = Rounds()
     for _ in range(4):

@@ -177,7 +177,7 @@ def test_every_fault_strikes_and_the_run_ends_whole(fault: str, method: str) -> 
 @pytest.mark.parametrize(("faults", "down"), [
     ("kill:1@10s+7s", 7),
     ("kill:1.trainer@10s", 4),  # world.restart
-    ("kill:1@50s+100s", 11),  # until the end, a step after the 60th
+    ("kill:1@50s+100s", 40),  # until the end: the last round, after the 60th step, waits final_timeout for whose link broke
     ("kill:1@10s+7s kill:1@12s+9s", (7, 0)),  # the second finds nobody
     ("kill:1.agent@10s", 0), ("stop:1@10s+20s", 0), ("slow:1x0.5@10s+20s", 0), ("leave:1@10s", 0), ("join:3@10s", 0),
 ])  # fmt: skip

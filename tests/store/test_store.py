@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from skerry.core.layout import Layout, Piece, TensorSpec, build_layout
+from skerry.core.policy import Policy
 from skerry.errors import ConfigError, DataError, RunDirError
 from skerry.store.export import export_model, load_values
 from skerry.store.files import Growing, clear_unfinished, settle
@@ -46,6 +47,7 @@ def values(seed: int = 0) -> np.ndarray:
 
 def snapshot(**changes) -> Snapshot:
     base = {"run": "r1", "t": 12.5, "layout": LAYOUT, "origin": ORIGIN, "published": ((3, 7), (4, 9)), "state": {"step": 9},
+            "policy": Policy(fragments=2), "events": 77,
             "traffic": (10, 20), "theta": split(LAYOUT, values(1)), "momentum": split(LAYOUT, values(2))}  # fmt: skip
     return Snapshot(**{**base, **changes})
 

@@ -309,7 +309,7 @@ def test_the_writer_is_woken_by_what_leaves(tmp_path: Path) -> None:
     tape = owner.begin(tmp_path, "machine")
     for number in range(1, 1000):
         tape.event(float(number), Tick())
-        tape.action(Merge(learner=0, generation=1, fragment=0, step=number, tokens=1, steps=1))
+        tape.action(Merge(learner=0, generation=1, fragment=0, step=number, tokens=1, steps=1, weight=1.0))
     tape.action(Cancel(fragment=0, step=1))
     owner.until(lambda: owner.committed == 999)
     assert tape.syncs <= 5

@@ -211,7 +211,7 @@ class Rounds:
         elif (event.since != account.settled[fragment] or event.until.tokens <= event.since.tokens
               or fragment in account.promised):  # to the round that is closing, before an agent died  # fmt: skip
             self._say(member, event, "stale", "part of this interval is settled already")
-        elif flaw := self._screening.flaw(member.id, fragment, steps, event.norms):
+        elif flaw := self._screening.flaw(account, fragment, steps, event.norms, self.versions[fragment]):
             self._refuse(member, event, flaw)
         else:
             round_.accepted[member.id] = Part(event.generation, event.until)
@@ -242,7 +242,7 @@ class Rounds:
         """Its values are flawed: the sender takes the present version over once more."""
         self.refused += 1
         member.refusals += 1
-        if member.refusals >= self.policy.quarantine_after > 0:
+        if member.refusals >= self.policy.quarantine_after > 0 and self._members.spares_one:
             member.quarantined = member.quarantined or why
         member.account.refused.add(event.fragment)
         self._say(member, event, "refused", why)

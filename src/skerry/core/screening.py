@@ -1,7 +1,8 @@
 """Screening: which contributions are unlike all others, and how much one may weigh.
 
 A contribution is refused if the norm of one of its tensors, per root of the steps that it covers, exceeds `norm_limit` times
-the median of that tensor's last accepted ones. Rules:
+what is usual of that tensor: the median of its last accepted ones, or the highest that it was since the learner's last merge in
+that fragment, if that was more. For who was away or slow hands over work of a time when all took longer steps. Rules:
 
 - Nothing is said before ENOUGH were accepted, nor of a tensor whose median is 0.
 - If more than half of the live learners' last contributions to the fragment were over the limit, it is the run that changed,
@@ -13,16 +14,19 @@ the median of that tensor's last accepted ones. Rules:
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
 from math import sqrt
+from typing import NamedTuple
 
 from skerry.core.layout import Layout
+from skerry.core.ledger import Account
 from skerry.core.members import Members
 from skerry.core.policy import Policy
 
 KEPT = 16
 ENOUGH = 8
+FALLEN = 0.9  # of the last peak: less is a peak of its own, so that there are never many
 HEAVIEST = 2.0**64
 """The largest weight: with it nothing overflows in fp32."""
 
@@ -56,10 +60,18 @@ class Window:
         self._look()
 
 
+class Peak(NamedTuple):
+    """From that version of the fragment on the median was about that much, until the next peak; later it was less."""
+
+    version: int
+    median: float
+
+
 class Screening:
     """What is usual in every fragment."""
 
     norms: list[list[list[float]]]  # of each fragment's pieces, the last accepted ones per root of a step, in order of arrival
+    peaks: list[list[list[Peak]]]  # of each fragment's pieces, falling
     weights: list[list[float]]  # of each fragment's last accepted contributions, per step
     over: list[set[int]]  # of each fragment: whose last contribution was over the limit
 
@@ -67,6 +79,7 @@ class Screening:
         self.policy = policy
         self._layout, self._members = layout, members
         self.norms = [[[] for _ in pieces] for pieces in layout.fragments]
+        self.peaks = [[[] for _ in pieces] for pieces in layout.fragments]
         self.weights = [[] for _ in layout.fragments]
         self.over = [set() for _ in layout.fragments]
         self.restored()
@@ -80,27 +93,44 @@ class Screening:
         """Go by this policy's limits from now on."""
         self.policy = policy
 
-    def flaw(self, learner: int, fragment: int, steps: int, norms: Sequence[float]) -> str:
-        """What is wrong with a live learner's contribution that covers so many steps; "": it is accepted, and remembered."""
+    def flaw(self, account: Account, fragment: int, steps: int, norms: Sequence[float], version: int) -> str:
+        """What is wrong with a live learner's contribution that covers so many steps; "": it is accepted, and remembered.
+        `version`: the fragment's present one."""
         limit, root = self.policy.norm_limit, sqrt(steps)
         if not norms or not limit:
             return ""
-        windows, over = self._norms[fragment], self.over[fragment]
-        worst, where = 0.0, -1
+        windows, over, worst, where = self._norms[fragment], self.over[fragment], 0.0, -1
         for i, (norm, window) in enumerate(zip(norms, windows, strict=True)):
-            if norm > limit * root * window.median > 0.0 and (times := norm / (root * window.median)) > worst:
-                worst, where = times, i
+            if norm > limit * root * window.median > 0.0:  # seldom
+                usual = self._highest(fragment, i, account.merged[fragment][0])
+                if norm > limit * root * usual and (times := norm / (root * usual)) > worst:
+                    worst, where = times, i
         if where < 0:
-            over.discard(learner)
+            over.discard(account.learner)
         else:
-            over.add(learner)
+            over.add(account.learner)
             members = self._members.by_id
             if 2 * sum([members[i].live for i in over]) <= self._members.live:
                 tensor = self._layout.tensors[self._layout.fragments[fragment][where].tensor].name
                 return f"the norm of tensor {tensor} is {worst:.3g} times what is usual"
-        for norm, window in zip(norms, windows, strict=True):
+        for norm, window, peaks in zip(norms, windows, self.peaks[fragment], strict=True):
             window.add(norm / root)
+            if not peaks or not FALLEN * peaks[-1].median < window.median <= peaks[-1].median:
+                self._remember(peaks, Peak(version, window.median))
         return ""
+
+    def _highest(self, fragment: int, piece: int, since: int) -> float:
+        """The highest median from that version of the fragment on."""
+        peaks, now = self.peaks[fragment][piece], self._norms[fragment][piece].median
+        at = max(0, bisect_right(peaks, since, key=lambda peak: peak.version) - 1)  # the one that held then
+        return max(now, peaks[at].median) if peaks else now
+
+    @staticmethod
+    def _remember(peaks: list[Peak], peak: Peak) -> None:
+        while peaks and peaks[-1].median <= peak.median:
+            peaks.pop()
+        if peak.median:
+            peaks.append(peak)
 
     def weigh(self, fragment: int, tokens: int, steps: int) -> float:
         """The weight of a contribution that is merged."""
