@@ -39,8 +39,9 @@ POLICY = Policy(fragments=2, interval=4, grace=0.0, silent_after=30.0)
 LAYOUT = small_layout(POLICY)
 
 
-def held(server) -> np.ndarray:
-    """The global model, as it stands."""
+async def held(server) -> np.ndarray:
+    """The global model, when all that was asked for is done."""
+    await until(lambda: not server._worker.queued)
     return np.concatenate(server.run.plane.merger.slots.thetas())
 
 
@@ -74,18 +75,18 @@ def test_what_is_not_finite_is_refused_and_named(tmp_path, bad, capfd):
             spoiled.append(order)
 
         puppet.spoil = spoil
-        theta = held(server)
+        theta = await held(server)
         await train([puppet], lambda: spoiled)
         await until(lambda: puppet.all(Verdict))
         answer = puppet.all(Verdict)[0]
         tensor = LAYOUT.tensors[LAYOUT.fragments[answer.fragment][-1].tensor].name
         assert answer.verdict == "refused"
         assert answer.reason.startswith("non-finite") and answer.reason.endswith(f"in tensor {tensor}")
-        assert np.array_equal(held(server), theta), "the model is untouched"
+        assert np.array_equal(await held(server), theta), "the model is untouched"
         puppet.spoil = lambda order, values: None
         await until(lambda: puppet.memory.base == [0, 0] and len(puppet.all(Delivery)) >= 3)  # given again
         await train([puppet], lambda: server.run.core.rounds.closed >= 3)
-        assert np.isfinite(held(server)).all()
+        assert np.isfinite(await held(server)).all()
         assert server.run.core.ledger.total().lost["refused"] > 0
         await until(lambda: server.run.plane.pool.free == server.run.plane.pool.count)
         return tensor
@@ -105,7 +106,7 @@ def test_a_model_that_is_not_finite_cannot_begin_a_run(tmp_path):
         assert "non-finite" in bad.ended or not server.run.core.versions
         await good.join(server.address)
         await until(lambda: good.begun)
-        assert np.array_equal(held(server), good.theta)
+        assert np.array_equal(await held(server), good.theta)
         assert good.all(Delivery)[0].version == 0
 
     scenario(tmp_path, play)
@@ -124,7 +125,7 @@ def test_the_next_one_gives_the_model_if_the_first_dies_of_it(tmp_path):
         await second.join(server.address)
         await first.end()
         await until(lambda: second.begun)
-        assert np.array_equal(held(server), second.theta) and np.array_equal(second.base, second.theta)
+        assert np.array_equal(await held(server), second.theta) and np.array_equal(second.base, second.theta)
 
     scenario(tmp_path, play)
 
@@ -263,14 +264,13 @@ SENSELESS_BODIES = {
 def test_senseless_bodies_end_the_link_and_nothing_else(tmp_path, what):
     async def play(server):
         bad, good = await begun(server, 2)  # the bad one is the one that was asked for the model
-        await until(lambda: not server._worker.queued)
-        theta = held(server)
+        theta = await held(server)
         message, nbytes = SENSELESS_BODIES[what]({"learner": bad.memory.learner, "generation": 1})
         with contextlib.suppress(ConnectionError):  # it may have ended before all of the body is gone
             await bad.link.send_bulk(message, bytes(nbytes))
         await until(lambda: bad.ended)
         assert "gave this side up" in bad.ended
-        assert np.array_equal(held(server), theta)
+        assert np.array_equal(await held(server), theta)
         await train([good], lambda: server.run.core.rounds.closed > 2)
         await until(lambda: server.run.plane.pool.free == server.run.plane.pool.count)
 

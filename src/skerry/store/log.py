@@ -65,7 +65,8 @@ class Tape:
         if before is not None:
             seal(before)
         self._begin(framed(head_payload(head)), 1 if before is None else number_of(before) + 1)
-        self._thread = threading.Thread(target=self._work, name="skerry-tape")
+        # Daemons: a tape that is never closed keeps no process from ending.
+        self._thread = threading.Thread(target=self._work, name="skerry-tape", daemon=True)
         self._thread.start()
 
     # ------------------------------------------------------------------ the owner's thread
@@ -241,7 +242,8 @@ class Tape:
             raise
         self.path, self._file, self._at = path, file, end
         if self._press is None or not self._press.is_alive():
-            self._press = threading.Thread(target=self._put_away, args=(number,), name="skerry-tape-press")
+            self._press = threading.Thread(target=self._put_away, args=(number,), name="skerry-tape-press",
+                                           daemon=True)  # fmt: skip
             self._press.start()
 
     def _put_away(self, number: int) -> None:
