@@ -23,6 +23,7 @@ from skerry.core.messages import Count, Join, Restarted, SyncerAction, SyncerEve
 from skerry.core.plain import plain
 from skerry.core.policy import Policy
 from skerry.core.round import GRACE, Part, Receipts, Round
+from skerry.core.screening import ENOUGH, Peak
 from skerry.core.syncer import SyncerCore
 from skerry.core.timers import Alarm, Subject
 from support.desk import Desk
@@ -67,7 +68,7 @@ def blanks(core: SyncerCore) -> dict[str, object]:
     """One of every class whose fields are state, as it is when it is made."""
     account = core.ledger.open(0, 0)
     made = [account, Member(0, account, 0.0, 0.0), Tally(), Move(0, Count()), Count(), Average(), Part(0, Count()),
-            Round(0, 0, 0.0, 0, 0.0, 0.0, False), Receipts(0, 0.0, 0), Alarm(0.0, 0, Subject.MEMBER, 0, 0)]  # fmt: skip
+            Round(0, 0, 0.0, 0, 0.0, 0.0, False), Receipts(0, 0.0, 0), Alarm(0.0, 0, Subject.MEMBER, 0, 0), Peak(0, 0.0)]  # fmt: skip
     return {type(one).__name__: one for one in (*parts(core).values(), *made)}
 
 
@@ -207,6 +208,7 @@ def scripted() -> Iterator[Tape]:
     desk.join(-1)
     desk.feed(Join(learner=1, generation=1, layout=desk.layout.hash, epoch=1))  # its id was another's in what was lost
     yield desk.policy, None, desk.tape
+    yield from screened()
     desk = Recorder(3, grace=0.9)
     desk.slow = True
     for version in range(1, 9):  # receipts that come one after the other: the median one is measured
@@ -220,6 +222,27 @@ def scripted() -> Iterator[Tape]:
             desk.wait(0.1)
             desk.received(learner)
             desk.wait(0.1)
+            desk.take(learner)
+    for _ in range(5):
+        yield desk.policy, None, desk.tape
+
+
+def screened() -> Iterator[Tape]:
+    """Norms fall, one learner hands over late, one is refused again and again."""
+    desk = Recorder(4, quorum=0, quarantine_after=4)
+    pieces = len(desk.layout.fragments[0])
+    for turn in range(3 * ENOUGH):
+        step = desk.core.step + 4
+        desk.all_step(4)
+        usual = 0.7 ** max(0, turn - ENOUGH)
+        late = turn in (0, 1, 2, 3 * ENOUGH - 2)
+        for learner, times in ((0, 1.0), (1, 1.0), (2, 1e3 if turn % 6 > 1 else 1.0)):
+            desk.hand(learner, step, norms=(2.0 * usual * times,) * pieces)
+        if late:
+            desk.hand(3, step, norms=(2.0 * (turn + 1) ** 0.5,) * pieces)
+        else:
+            desk.nothing(3, step)
+        for learner in (0, 1, 2, *((3,) if late else ())):
             desk.take(learner)
     for _ in range(5):
         yield desk.policy, None, desk.tape

@@ -191,7 +191,7 @@ def test_a_durable_version_is_on_the_disk_before_its_entry(path: Path, monkeypat
 
     monkeypatch.setattr(module.os, "fdatasync", fdatasync)
     stands = module.Stands(2, 20, 200, fill(values, 1, 2))
-    values.durable(1, stands)
+    values.durable({1: stands})
     assert synced == [1, 2] and is_version(values, 1, 1), "it is the present one when it is turned"
     values.turn(1, stands)
     assert is_version(values, 1, 2)

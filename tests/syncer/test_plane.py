@@ -140,12 +140,14 @@ def test_where_a_version_must_outlive_the_machine_the_worker_goes_on_meanwhile(t
         keeping = asyncio.create_task(place.kept(close))
         await asyncio.to_thread(waits.wait, 60)
         assert place.value(0) == 0.0 and not keeping.done()
-        _, other = place.asked(1, 1)
+        another, other = place.asked(1, 1)
         assert await other == ""
+        keeping_other = asyncio.create_task(place.kept(another))  # with the next wait for the disk
         go.set()
         await keeping
         assert place.value(0) == -1.0
-        assert [header and header.version for header in Values.open(values.path, LAYOUT, "r1").headers] == [1, 0]
+        await keeping_other
+        assert [header and header.version for header in Values.open(values.path, LAYOUT, "r1").headers] == [1, 1]
 
     played(play, values, patient=True)
 

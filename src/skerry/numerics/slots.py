@@ -18,7 +18,7 @@ Rules:
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from mmap import MADV_HUGEPAGE, MAP_ANONYMOUS, MAP_PRIVATE, PAGESIZE, mmap
 from typing import NamedTuple
 
@@ -168,9 +168,10 @@ class Slots:
         self._bytes[at : at + ENTRY - 8] = said
         self._set_word(at + ENTRY - 8, _WORD.pack(xxh3_64_intdigest(said) or 1))
 
-    def durable(self, fragment: int, stands: Stands) -> None:
-        """`write_entry`, so that it outlives as much as this memory can."""
-        self.write_entry(fragment, stands)
+    def durable(self, entries: Mapping[int, Stands]) -> None:
+        """`write_entry` for each of these fragments, so that it outlives as much as this memory can."""
+        for fragment, stands in entries.items():
+            self.write_entry(fragment, stands)
 
     def turn(self, fragment: int, stands: Stands) -> None:
         """The spare slot, of which that was said, is the present one."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Mapping
 from mmap import PAGESIZE, mmap
 from pathlib import Path
 
@@ -100,12 +101,12 @@ class Values(Slots):
             return f"the values of fragment {fragment}, version {stands.version}, have a wrong checksum"
         return ""
 
-    def durable(self, fragment: int, stands: Stands) -> None:
-        """`write_entry`, so that it outlives the machine: slot first, then entry. Two waits for the disk, for a thread that
-        may. Raises StorageError."""
+    def durable(self, entries: Mapping[int, Stands]) -> None:
+        """`write_entry` for each of these fragments, so that it outlives the machine: slots first, then entries. Two waits for
+        the disk, however many they are. Raises StorageError."""
         try:
             os.fdatasync(self._handle)
-            self.write_entry(fragment, stands)
+            super().durable(entries)
             os.fdatasync(self._handle)
         except OSError as error:
             raise StorageError(f"cannot write {self.path}: {error.strerror}",

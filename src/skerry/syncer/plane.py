@@ -51,6 +51,7 @@ class ThreadPlane:
         self.shelf = Shelf(policy.fragments, self.merger.reuse, _cut_off)
         self._held: dict[BodyName, deque[Room]] = {}
         self._patient = patient
+        self._keeping: dict[int, tuple[Stands, Callable[[], None]]] = {}  # what waits for the disk's next turn
         self._made: dict[tuple[int, int], Made] = {}  # computed, not yet published, by fragment and version
 
     # ------------------------------------------------------------------ for sessions
@@ -159,17 +160,28 @@ class ThreadPlane:
 
     def _settle(self, fragment: int, stands: Stands, then: Callable[[], None]) -> None:
         """What lies in the spare slot is the fragment's value from now on."""
-        slots = self.merger.slots
+        if self._patient is None:
+            self.merger.slots.flip(fragment, **stands._asdict())
+            then()
+        else:
+            self._keeping[fragment] = stands, then
+            self.keep_waiting()
+
+    def keep_waiting(self) -> None:
+        """What has come while the disk was waited for is kept together."""
+        patient = self._patient
+        if not self._keeping or patient is None or patient.queued:
+            return
+        group, self._keeping = self._keeping, {}
 
         def kept(_: object) -> None:
-            slots.turn(fragment, stands)
-            then()
+            for fragment, (stands, then) in group.items():
+                self.merger.slots.turn(fragment, stands)
+                then()
+            self.keep_waiting()
 
-        if self._patient is None:
-            slots.write_entry(fragment, stands)
-            kept(None)
-        else:
-            self._patient.submit(slots.durable, fragment, stands, then=kept)
+        entries = {fragment: stands for fragment, (stands, _) in group.items()}
+        patient.submit(self.merger.slots.durable, entries, then=kept)
 
     def publish(self, fragment: int, version: int, step: int) -> None:
         self.shelf.put(Edition(fragment, version, step, self._made.pop((fragment, version)).body))

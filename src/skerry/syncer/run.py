@@ -149,6 +149,7 @@ class Run:
             merger.slots = await around.worker.submit(around.keeper.make_anew, merger.slots)
             old, self._tape = self._tape, self._new_tape(self._tape.position)
             old.close(around.clock.now())
+            self.plane.keep_waiting()
         except Exception as error:
             around.failed(error)
             return
