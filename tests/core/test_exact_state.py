@@ -209,6 +209,28 @@ def scripted() -> Iterator[Tape]:
     desk.feed(Join(learner=1, generation=1, layout=desk.layout.hash, epoch=1))  # its id was another's in what was lost
     yield desk.policy, None, desk.tape
     yield from screened()
+    desk = Recorder(2, quorum=0, quarantine_after=2)
+    pieces = len(desk.layout.fragments[0])
+    for number in range(1, 5):
+        desk.all_step(4)
+        for learner in (0, 1):
+            desk.hand(learner, 4 * number, norms=(1.0,) * pieces)
+        for learner in (0, 1):
+            desk.take(learner)
+    for flawed in (0, 1):
+        desk.all_step(4)
+        desk.hand(0, desk.core.step, norms=(1e3,) * pieces)
+        desk.hand(1, desk.core.step, norms=(1e3,) * pieces, flaw="NaN" * flawed)
+    for _ in range(5):
+        yield desk.policy, None, desk.tape
+    desk = Recorder(2, quorum=0, quarantine_after=2)
+    for _ in range(2):
+        desk.all_step(4)
+        desk.hand(0, desk.core.step, flaw="NaN")
+        desk.hand(1, desk.core.step)
+        desk.take(0)
+    for _ in range(3):
+        yield desk.policy, None, desk.tape
     desk = Recorder(3, grace=0.9)
     desk.slow = True
     for version in range(1, 9):  # receipts that come one after the other: the median one is measured

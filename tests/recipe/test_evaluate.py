@@ -12,6 +12,7 @@ import psutil
 import pytest
 import torch
 
+from skerry.core.policy import Policy
 from skerry.core.layout import TensorSpec, build_layout
 from skerry.recipe.config import RecipeConfig
 from skerry.recipe.evaluate import NICE
@@ -45,7 +46,8 @@ class Run:
         part = self.path / "store" / "part"
         write_snapshot(
             Snapshot(run="r", t=t, layout=layout, origin=Origin(aliases={}, config=None), theta=parts, momentum=parts,
-                     published=((version, 10 * version),) * 4, state={}, traffic=(0, 0)), part)  # fmt: skip
+                     published=((version, 10 * version),) * 4, policy=Policy(fragments=4), state={}, events=0,
+                     traffic=(0, 0)), part)  # fmt: skip
         part.replace(self.path / "store" / NAME)
 
     def evaluate(self) -> subprocess.Popen:
