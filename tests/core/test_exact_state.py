@@ -68,7 +68,8 @@ def blanks(core: SyncerCore) -> dict[str, object]:
     """One of every class whose fields are state, as it is when it is made."""
     account = core.ledger.open(0, 0)
     made = [account, Member(0, account, 0.0, 0.0), Tally(), Move(0, Count()), Count(), Average(), Part(0, Count()),
-            Round(0, 0, 0.0, 0, 0.0, 0.0, False), Receipts(0, 0.0, 0), Alarm(0.0, 0, Subject.MEMBER, 0, 0), Peak(0, 0.0)]  # fmt: skip
+            Round(0, 0, 0.0, 0, 0.0, 0.0, False), Receipts(0, 0.0, 0), Peak(0, 0.0),
+            Alarm(0.0, 0, Subject.MEMBER, 0, 0)]  # fmt: skip
     return {type(one).__name__: one for one in (*parts(core).values(), *made)}
 
 
@@ -163,6 +164,7 @@ def rare(core: SyncerCore) -> list[str]:
              "refused": any(account.refused for account in accounts), "moves": any(account.moves for account in accounts),
              "awaited": any(member.awaited for member in core.members), "quarantined": core.members.quarantined,
              "missed": any(member.missed for member in core.members), "over": any(core.screening.over),
+             "peaks": any(len(peaks) > 1 for pieces in core.screening.peaks for peaks in pieces),
              "refusals": any(member.refusals for member in core.members),
              "grace": any(round_.stage is GRACE for round_ in rounds.open.values()),
              "received": any(receipts.who for receipts in rounds.receipts.values())}  # fmt: skip
@@ -264,8 +266,8 @@ def screened() -> Iterator[Tape]:
             desk.hand(3, step, norms=(2.0 * (turn + 1) ** 0.5,) * pieces)
         else:
             desk.nothing(3, step)
-        for learner in (0, 1, 2, *((3,) if late else ())):
-            desk.take(learner)
+        for learner in range(4):
+            desk.take(learner, settled=None if late or learner < 3 else desk.learners[3].settled[0])
     for _ in range(5):
         yield desk.policy, None, desk.tape
 

@@ -12,8 +12,8 @@ import psutil
 import pytest
 import torch
 
-from skerry.core.policy import Policy
 from skerry.core.layout import TensorSpec, build_layout
+from skerry.core.policy import Policy
 from skerry.recipe.config import RecipeConfig
 from skerry.recipe.evaluate import NICE
 from skerry.recipe.task import LanguageTask

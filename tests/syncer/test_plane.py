@@ -41,12 +41,13 @@ class Place:
         assert room is not None
         room.memory[:] = np.full(LAYOUT.sizes[fragment], -by, np.float32).tobytes()
         self.plane.put(name, room)
-        self.plane.screen(name, lambda flaw: None)
+        self.plane.screen(name, lambda flaw, norms: None)
         close = Close(fragment=fragment, step=version, version=version, included=())
         made = asyncio.get_running_loop().create_future()
 
         def add() -> None:
-            self.plane.add(Merge(learner=0, generation=1, fragment=fragment, step=version, tokens=8, steps=1))
+            self.plane.add(Merge(learner=0, generation=1, fragment=fragment, step=version, tokens=8, steps=1,
+                                 weight=64.0))  # fmt: skip
             self.plane.close(close, made.set_result)
 
         self.worker.submit(lambda: None, then=lambda _: add())  # it is screened by then
@@ -68,7 +69,7 @@ def played(play: Callable[[Place], Awaitable[None]], *args: Any, **more: Any) ->
         place = Place(*args, **more)
         try:
             async with asyncio.timeout(60):
-                await place.plane.lay_out([0, 0], [0, 0])
+                await place.plane.lay_out()
                 await play(place)
             assert not place.faults
         finally:
@@ -90,26 +91,20 @@ def test_a_version_exists_when_it_is_kept_and_is_sent_when_it_is_published() -> 
     played(play)
 
 
-def test_a_cut_does_not_see_what_is_computed_and_not_kept_nor_what_is_kept_later() -> None:
+def test_what_is_captured_stays_for_the_job_that_reads_it_whatever_is_computed_and_kept_meanwhile() -> None:
     async def play(place: Place) -> None:
         close, made = place.asked(0, 1)
         await made
         slots, read, gate = place.plane.merger.slots, asyncio.get_running_loop().create_future(), threading.Event()
         found: list[float] = []
 
-        def at_the_cut() -> None:
-            thetas = slots.thetas()
+        thetas = slots.thetas()
 
-            def write() -> None:
-                gate.wait(60)
-                found.extend(float(theta[0]) for theta in thetas)
+        def write() -> None:
+            gate.wait(60)
+            found.extend(float(theta[0]) for theta in thetas)
 
-            place.worker.submit(write, then=read.set_result)
-
-        place.plane.cut(at_the_cut)
-        assert place.plane.fenced
-        while place.plane.fenced:
-            await asyncio.sleep(0)
+        place.worker.submit(write, then=read.set_result)
         await place.kept(close)  # before the worker has come to reading
         later, made_later = place.asked(0, 2)  # and writes the slot that is read, after it
         gate.set()

@@ -24,6 +24,7 @@ from skerry.core.messages import (
     Received,
     Refused,
     Report,
+    RequestInitial,
     TakenOver,
     ToLearner,
     Verdict,
@@ -95,6 +96,7 @@ class Session(Line):
         self.left: str | None = None  # why, if it took its leave; "" = of its own accord
         self._server = server
         self._joined = self._told_layout = False  # has said Join; has begun to send its layout
+        self._wanted: set[int] = set()  # first values that are asked for over this link, and have not begun to come
         self._receiving: dict[BodyName, Room] = {}  # what bodies are being received into
         self._sending: asyncio.Task[None] | None = None
 
@@ -109,6 +111,8 @@ class Session(Line):
 
     def tell(self, message: ToLearner) -> None:
         self.link.send(message)
+        if isinstance(message, RequestInitial):
+            self._wanted = set(range(self._server.policy.fragments))
         if isinstance(message, Welcome | Refused) and self.run is not None:
             self.run.told(self, message)
         if isinstance(message, Refused):
@@ -174,8 +178,10 @@ class Session(Line):
         expected = plane.nbytes(fragment, initial=initial)
         if nbytes != expected:
             raise ProtocolError(f"fragment {fragment} with a body of {nbytes} bytes instead of {expected}")
-        if initial and present and not run.driver.awaits_initial(self):
-            raise ProtocolError("a ProvideInitial that was not asked for")
+        if initial and present:  # one that is not needed any more is no fault of its sender's
+            if fragment not in self._wanted:
+                raise ProtocolError("a ProvideInitial that was not asked for")
+            self._wanted.discard(fragment)
         if message.name in self._receiving:
             raise ProtocolError(f"a {type(message).__name__} that is on its way already")
         room = plane.initial_room(fragment) if initial else plane.room(fragment, link.resume_bulk)
