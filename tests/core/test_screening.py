@@ -120,7 +120,7 @@ def test_old_work_is_measured_by_what_was_usual_when_it_was_begun() -> None:
     assert refused(desk.hand(0, ask.step, norms=(2.0,) * pieces)) == [0], "whose last work was merged a moment ago"
 
 
-def test_not_most_of_those_here_are_quarantined() -> None:
+def test_not_all_of_those_here_are_quarantined() -> None:
     desk = Rounds(2, quarantine_after=2)
     for _ in range(4):
         step = desk.core.step + 4
@@ -215,6 +215,19 @@ def test_how_often_is_the_policys_and_0_is_never() -> None:
     desk = Rounds(quarantine_after=0)
     for _ in range(9):
         desk.round(flaw=3)
+    assert not desk.core.members.quarantined
+
+
+def test_the_last_one_that_lives_is_not() -> None:
+    desk = Rounds(2, quorum=1)
+    for _ in range(9):
+        desk.round(flaw=0)
+    desk.die(1)
+    del desk.learners[1]
+    assert desk.core.members.quarantined == [0]
+    desk = Rounds(1, quorum=1)
+    for _ in range(9):
+        desk.round(flaw=0)
     assert not desk.core.members.quarantined
 
 

@@ -122,12 +122,6 @@ class Members:
         return self._ahead_sum >= (self._quorum or max(1, self.live + self._missed))
 
     @property
-    def spares_one(self) -> bool:
-        """Whether one more may be quarantined: not if it were most of those who are here."""
-        kept_out = len(self.quarantined)
-        return 2 * (kept_out + 1) <= kept_out + self.live
-
-    @property
     def quarantined(self) -> list[int]:
         """Who is."""
         return [member.id for member in self if member.quarantined]

@@ -242,7 +242,7 @@ class Rounds:
         """Its values are flawed: the sender takes the present version over once more."""
         self.refused += 1
         member.refusals += 1
-        if member.refusals >= self.policy.quarantine_after > 0 and self._members.spares_one:
+        if member.refusals >= self.policy.quarantine_after > 0 and self._members.live > 1:  # one is left to go on with
             member.quarantined = member.quarantined or why
         member.account.refused.add(event.fragment)
         self._say(member, event, "refused", why)
