@@ -304,6 +304,20 @@ def test_the_last_round_begins_anew_and_waits_for_all_who_were_live() -> None:
     assert only(desk.hand(1, ask.step), RunOver) and desk.amounts() == {"merged": 80}
 
 
+def test_who_stands_on_a_lost_version_is_not_let_in_any_more_but_what_it_did_is_counted() -> None:
+    desk = last_round()
+    old = desk.core.state()
+    for learner in (0, 1):
+        over = desk.hand(learner, 5)
+    assert only(over, RunOver)
+    desk.learners[0].base[0], desk.learners[0].steps = 1, 6
+    restarted(desk, old)
+    assert [refused.code for refused in only(desk.rejoin(0), Refused)] == ["over"]
+    (ask,) = only(desk.rejoin(1), Ask)
+    assert only(desk.hand(1, ask.step), RunOver), "it is not waited for"
+    assert desk.amounts() == {"merged": 40, "died": 60}
+
+
 def test_for_no_longer_than_final_timeout() -> None:
     desk = restarted(last_round())
     (ask,) = only(desk.rejoin(0), Ask)

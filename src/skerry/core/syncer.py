@@ -280,6 +280,8 @@ class SyncerCore(Attendance):
     def _refusal(self, now: float, event: Join, resumes: bool) -> Refused | None:
         member = self.members.get(event.learner)
         if self.phase in (ENDING, FINAL) and not resumes:
+            if member is not None and event.generation == member.generation and event.epoch >= member.born:
+                self.ledger.counted(member.account, event.count)  # what it stands on was lost, but not what it did
             if member is not None and member.awaited:  # it is not who we wait for, and that one will not come
                 self._give_up(now, member)
             return Refused(code="over", reason="the run has reached its budget")
