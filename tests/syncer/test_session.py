@@ -135,6 +135,7 @@ def test_a_first_value_that_is_whole_when_the_run_has_begun_changes_nothing() ->
 
         end(*begin(0), good)
         await place.until(lambda: 0 in place.core.provided)
+        session.tell(RequestInitial(learner=0))  # once more
         late = begin(0)
         end(*begin(1), good)
         await place.until(lambda: place.core.versions)
