@@ -9,7 +9,18 @@ from typing import Any
 import numpy as np
 
 from skerry.core.layout import TensorSpec, build_layout
-from skerry.core.messages import Ask, Contribution, Count, Delivery, Join, ProvideInitial, Report, Start, TakenOver
+from skerry.core.messages import (
+    Ask,
+    Contribution,
+    Count,
+    Delivery,
+    Join,
+    ProvideInitial,
+    Report,
+    RequestInitial,
+    Start,
+    TakenOver,
+)
 from skerry.core.policy import Policy
 from skerry.core.syncer import SyncerCore
 from skerry.drive.syncer import SyncerDriver
