@@ -94,7 +94,7 @@ def job(config: TrainConfig, *, resume: bool) -> Job:
 def _prepare(run_dir: Path, *, force: bool, resume: bool) -> None:
     """Make the run's directory. Raises RunDirError if it is there and that was not asked for, or the reverse."""
     if resume:
-        if not (run_dir / "store").is_dir():
+        if not (run_dir / "run").exists():
             raise RunDirError(f"{run_dir} holds no run to go on with", remedy="leave out --resume, or name another run")
         (run_dir / "figures.json").unlink(missing_ok=True)  # those of the earlier end; there will be new ones
         return

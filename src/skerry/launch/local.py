@@ -226,7 +226,7 @@ class LocalRun:
             if held.wanted:
                 self._tell(f"the syncer {held.process.ending()}; it is started again")
         if held.due(now) and not self._interrupts:
-            if any(path.suffix != ".part" for path in (self._job.run_dir / "store").glob("*")):
+            if (self._job.run_dir / "run").exists():  # it has a name, by which its learners know it
                 held.process.becomes(self._job.resume)
             self._launch(SYNCER, held)
 
