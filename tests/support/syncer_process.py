@@ -31,7 +31,8 @@ class SyncerProcess:
         spec = {"run_dir": str(run_dir), "policy": policy,
                 "config": {"token_file": str(token_file), **config}}  # fmt: skip
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "support.syncer_process", json.dumps(spec)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [sys.executable, "-X", "faulthandler", "-m", "support.syncer_process", json.dumps(spec)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             cwd=ROOT / "tests", env={**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}:{ROOT / 'src'}"},
         )  # fmt: skip
         self.lines: list[str] = []  # of its stderr
@@ -52,6 +53,8 @@ class SyncerProcess:
         self._reader.join()
         self.process.stdout.close()
         self.process.stderr.close()
+        if error[0] is not None:
+            print(f"exit {self.process.returncode}", self.log)  # shown with the test that failed
 
     async def ready(self) -> str:
         """The line that joins a learner has been printed; gives the address."""

@@ -125,14 +125,14 @@ def test_killed_and_resumed_nothing_is_lost(tmp_path, durability):
     assert only_overlap(figures), figures["lost_by_cause"]
     assert figures["tokens_processed"] == sum(puppet.count.tokens for puppet in puppets)
     assert [verify(tape).difference for tape in segments(run_dir / "tape")] == ["", ""]
-    assert np.abs(np.concatenate(load_snapshot(run_dir / "store" / "snapshot.safetensors").theta)).mean() < 0.1
+    assert np.abs(np.concatenate(load_snapshot(run_dir / "store" / "snapshot.safetensors").theta)).mean() < 0.3
 
 
 @pytest.mark.parametrize("phase", ["final", "ended"])
 def test_killed_at_the_end_and_resumed_it_ends(tmp_path, phase):
     """In `final` one learner has not answered; in `ended` nothing is exported, for the disk was full."""
     run_dir = tmp_path / "run"
-    settings = {**SETTINGS, "steps": 40, "final_timeout": 60.0}
+    settings = {**SETTINGS, "steps": 40, "round_timeout": 1.0, "final_timeout": 60.0}
     puppets: list[Puppet] = []
 
     async def play():

@@ -24,7 +24,7 @@ def test_in_any_world_the_invariants_hold_and_nothing_is_lost_that_was_promised(
 
 
 def test_every_fault_strikes_and_rare_paths_are_taken() -> None:
-    counts, _ = program.some(range(150))
+    counts, _ = program.some(range(160))
     assert [kind for kind in ROUGH if kind not in ORDINARY and not counts[f"fault: {kind}"]] == []
     assert [path for path in PATHS if not counts[f"path: {path}"]] == []
 

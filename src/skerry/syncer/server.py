@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import json
 import signal
 import traceback
@@ -53,6 +54,7 @@ INTERRUPTED = 130
 
 def run_syncer(config: SyncerConfig, policy: Policy) -> int:
     """Run a syncer until its run is over or a signal ends it. Returns the exit code. Raises SkerryError."""
+    faulthandler.enable()  # a crash below Python says where
     torch.set_num_threads(1)
     return asyncio.run(Server(config, policy).serve(signals=True))
 
