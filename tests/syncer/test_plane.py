@@ -169,3 +169,16 @@ def test_a_disk_that_fails_is_told_in_one_line(tmp_path: Path) -> None:
             place.worker.end(), place.patient.end()
 
     asyncio.run(whole())
+
+
+def test_a_version_that_was_kept_by_a_syncer_that_died_is_sent_as_it_was_laid_out() -> None:
+    async def play(place: Place) -> None:
+        close, made = place.asked(0, 1)
+        assert await made == ""
+        place.plane.merger.slots.flip(0, version=1, step=1, position=7, checksum=place.plane._made.pop((0, 1)).checksum)
+        await place.plane.lay_out()  # at its restart
+        place.plane.publish(0, close.version, close.step)
+        present = place.plane.shelf.present[0]
+        assert present is not None and present.version == 1 and place.value(0) == -1.0
+
+    played(play)

@@ -184,7 +184,12 @@ class ThreadPlane:
         patient.submit(self.merger.slots.durable, entries, then=kept)
 
     def publish(self, fragment: int, version: int, step: int) -> None:
-        self.shelf.put(Edition(fragment, version, step, self._made.pop((fragment, version)).body))
+        made = self._made.pop((fragment, version), None)
+        if made is not None:
+            self.shelf.put(Edition(fragment, version, step, made.body))
+        else:  # the syncer died between keeping it and hearing of it, and it was laid out at the restart
+            present = self.shelf.present[fragment]
+            assert present is not None and present.version == version
 
     def cancel(self, fragment: int, step: int) -> None:
         self.worker.submit(self.merger.cancel, fragment, step)
