@@ -49,7 +49,7 @@ from skerry.syncer.server import Server
 
 torch.set_num_threads(1)
 TOKEN = Token(b"a token for the syncer's tests")
-PATIENCE = 40.0  # seconds after which a test gives up; nothing waits so long when all is well, with busy neighbours neither
+PATIENCE = 240.0  # seconds after which a test gives up; nothing waits so long when all is well, with busy neighbours neither
 
 
 def small_layout(policy: Policy, width: int = 40) -> Layout:

@@ -286,7 +286,8 @@ def test_a_full_disk_stops_the_core_and_nothing_else(tmp_path):
         await train(puppets, lambda: versions(puppets) >= 3, pace=in_time)
         syncer.limit(1 << 10)
         await train(puppets, lambda: [line for line in syncer.said("trouble") if ".tape: " in line["text"]])
-        await train(puppets, lambda: all(puppet.ahead for puppet in puppets))
+        made = [puppet.count.steps for puppet in puppets]
+        await train(puppets, lambda: all(puppet.count.steps >= steps + 8 for puppet, steps in zip(puppets, made, strict=True)))
         until_silent = time.monotonic() + 3.0
         await train(puppets, lambda: time.monotonic() > until_silent, pace=lambda: False)
         syncer.lift_limit()
