@@ -276,8 +276,8 @@ class World(Fleet):
         since, state = self.heads[-1] if self.heads else (0, None)
         start = None if state is None else json.loads(state)
         records = self.log[since:]
-        decides(SyncerCore(self.policy, self.layout, start), records)
-        core = restart.replayed(self.policy, self.layout, start, [record[:2] for record in records])
+        core = SyncerCore(self.policy, self.layout, start)
+        decides(core, records)
         if len(self.log) == self.events:
             assert bare(core) == bare(self.core), "replayed, the core comes to another state"
         found = restart.unheard(core, self.store.versions) if core.versions else []

@@ -7,26 +7,14 @@ the two has lost something.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from skerry.core.layout import Layout
-from skerry.core.messages import Published, SyncerEvent
-from skerry.core.policy import Policy
+from skerry.core.messages import Published
 from skerry.core.syncer import SyncerCore
 
 
 class Disagreement(Exception):
     """Log and values are not of one past. Says in words what is wrong."""
-
-
-def replayed(policy: Policy, layout: Layout, state: dict[str, Any] | None,
-             events: Iterable[tuple[float, SyncerEvent]]) -> SyncerCore:  # fmt: skip
-    """The core as it was after the events that the log holds, each with its time."""
-    core = SyncerCore(policy, layout, state)
-    for now, event in events:
-        core.handle(now, event)
-    return core
 
 
 def unheard(core: SyncerCore, stored: Sequence[int]) -> list[Published]:

@@ -26,7 +26,7 @@ def status(run: str, core: SyncerCore, t: float, traffic: tuple[int, int]) -> St
     return Status(
         t=round(t, 3), run=run, phase=core.phase, step=core.step, progress=core.progress,
         budget=Budget(steps=policy.steps, tokens=policy.tokens), params=core.layout.total, rounds=rounds.closed,
-        rounds_open=rounds.under_way, rounds_cancelled=rounds.cancelled, rounds_skipped=rounds.skipped,
+        rounds_open=rounds.under_way, refused=rounds.refused, rounds_cancelled=rounds.cancelled, rounds_skipped=rounds.skipped,
         mean_contributors=mean_contributors(core), grace_s=core.grace.window(), live=core.members.live,
         bytes_up=traffic[0], bytes_down=traffic[1], ledger=ledger(total), lost_by_cause=dict(total.lost.items()),
     )  # fmt: skip

@@ -112,10 +112,6 @@ class Values(Slots):
             raise StorageError(f"cannot write {self.path}: {error.strerror}",
                                remedy="look after the disk (its room is reserved), then resume") from error  # fmt: skip
 
-    def sync(self) -> None:
-        """All that was written is on the disk. Raises OSError."""
-        os.fdatasync(self._handle)
-
     def vanished(self) -> bool:
         """Whether the file has no name any more: someone has removed it, and the values are in memory only."""
         return os.fstat(self._handle).st_nlink == 0

@@ -71,7 +71,6 @@ class Run:
         self.layout = layout
         self.core = past.core if past else SyncerCore(around.policy, layout)
         self.samples = Samples(around.journal)
-        self.refused = 0  # contributions, for their values
         self.ended_at: float | None = None
         self._around = around
         self._origin = origin
@@ -180,7 +179,6 @@ class Run:
             case Distribute():
                 self._around.keeper.rounds += 1
             case Verdict(verdict="refused"):
-                self.refused += 1
                 what = f"fragment {action.fragment} of generation {action.generation}: {action.reason}"
                 self._around.journal.event("refused", what, learner=action.learner)
             case BudgetReached(learner=-1):

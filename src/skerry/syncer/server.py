@@ -165,7 +165,7 @@ class Server:
         if self.run is not None:
             saved = self._keeper.saved_at
             fares = msgspec.structs.replace(
-                status(self.name, self.run.core, self._clock.now(), self.traffic()), refused=self.run.refused,
+                status(self.name, self.run.core, self._clock.now(), self.traffic()),
                 queue=self._worker.queued, buffers_free=self.run.plane.pool.free,
                 snapshot_age=None if saved is None else round(self._clock.now() - saved, 3),
             )  # fmt: skip
